@@ -1,0 +1,201 @@
+"""What a command line says, checked against the schema before anything heavy is imported."""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from experiment.errors import UserError
+from experiment.schema import KNOBS, OPEN_NODES, Knob, flatten, nearest, problem, problems
+
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
+GROUPS = (
+    "model", "data", "optimizer", "scheduler", "loss", "trainer", "callbacks", "logger", "experiment",
+)  # fmt: skip
+
+
+def stop(error: UserError) -> NoReturn:
+    """Print the message of ``error`` alone and exit with code 1."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def check(argv: list[str]) -> None:
+    """Check a command line of ``train.py``; print ``--help`` and exit where it is asked for.
+
+    Raises:
+        UserError: naming every unknown option, unknown key and value out of range, with what is allowed.
+    """
+    arguments = get_args_parser().parse_args(argv)
+    if arguments.hydra_help or arguments.shell_completion or arguments.info:
+        return  # Hydra answers these
+    multirun = arguments.multirun or "hydra.mode=MULTIRUN" in argv
+    path = [f"hydra.searchpath=[file://{Path(arguments.config_dir).resolve()}]"] if arguments.config_dir else []
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            overrides = OverridesParser.create(loader).parse_overrides(arguments.overrides)
+            wrong = _check_overrides(overrides, loader, multirun, path)
+            if wrong:
+                raise UserError("\n       ".join(dict.fromkeys(wrong)))
+            if arguments.help:
+                print(_help(compose("train", path), loader))
+                raise SystemExit(0)
+    except (HydraException, OmegaConfBaseException) as mistake:
+        raise UserError(str(mistake)) from mistake
+
+
+def _check_overrides(
+    overrides: list[Override], loader: ConfigLoader, multirun: bool, path: list[str]
+) -> list[str]:
+    """Every mistake in ``overrides``, one line each."""
+    wrong: list[str] = []
+    groups: list[tuple[str, list[Any]]] = []
+    values: list[tuple[Override, list[Any]]] = []
+    for override in overrides:
+        key = override.key_or_group
+        if key.startswith("hydra."):
+            continue  # Hydra's own keys are checked by Hydra
+        if override.is_sweep_override() and not multirun:
+            wrong.append(f"{override.input_line}: several values are a sweep: add -m")
+            continue
+        options = loader.get_group_options(key)
+        chosen = _values(override)
+        if options and not override.is_delete() and all(v is None or isinstance(v, str) for v in chosen):
+            wrong += [
+                f"{key}={value}: no such option.{nearest(str(value), options)} Options: {', '.join(options)}"
+                for value in chosen
+                if value not in options and not (value in (None, "null") and key == "experiment")
+            ]
+            groups.append((key, chosen))
+        else:
+            values.append((override, chosen))
+    if wrong:
+        return wrong
+    # which keys exist depends on the options chosen: look at each combination that the sweep will meet
+    for combination in itertools.product(*(chosen for _, chosen in groups)):
+        chosen_groups = [f"{key}={_text(option)}" for (key, _), option in zip(groups, combination, strict=True)]
+        known = flatten(compose("train", [*path, *chosen_groups]))
+        for override, given in values:
+            wrong += _check_value(override, given, known)
+        if not wrong:
+            first = [line for override, _ in values if (line := _first(override))]
+            wrong += problems(compose("train", [*path, *chosen_groups, *first]))
+    return wrong
+
+
+def _values(override: Override) -> list[Any]:
+    """The values that an override gives, several for a sweep; an empty list where a sampler draws them."""
+    if override.is_discrete_sweep():
+        return list(override.sweep_iterator())
+    return [] if override.is_sweep_override() else [override.value()]
+
+
+def _first(override: Override) -> str:
+    """The override with the first of its values, as Hydra reads it; empty where a sampler draws them."""
+    if not override.is_sweep_override():
+        return override.input_line or ""
+    if override.is_discrete_sweep():
+        return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+    return ""
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _check_value(override: Override, given: Iterable[Any], known: dict[str, Any]) -> list[str]:
+    key = override.key_or_group
+    is_node = any(name.startswith(f"{key}.") for name in known)
+    if key not in known and not is_node and not _belongs_to_open_node(key, known):
+        group = key.partition(".")[0]
+        if key in KNOBS:
+            inside = ", ".join(name for name in known if name.startswith(f"{group}."))
+            return [f"{override.input_line}: the chosen {group} has no such key. It has: {inside}."]
+        return [f"{override.input_line}: no such key.{nearest(key, known)} python train.py --help lists all."]
+    if override.is_delete():
+        return []
+    wrong = []
+    for value in given:
+        if isinstance(value, dict):
+            wrong += [line for k, v in flatten(value, f"{key}.").items() if (line := problem(k, v))]
+        elif is_node and value is not None:
+            wrong.append(f"{override.input_line}: {key} is a group of keys, not a value")
+        elif not (isinstance(value, str) and "${" in value):
+            line = problem(key, getattr(value, "text", value), known.get(key))
+            wrong += [line] if line else []
+    return wrong
+
+
+def _belongs_to_open_node(key: str, known: dict[str, Any]) -> bool:
+    """A new entry of ``callbacks`` or ``logger``, but not a new key in an entry that is there."""
+    node, _, rest = key.partition(".")
+    entry = f"{node}.{rest.partition('.')[0]}"
+    return node in OPEN_NODES and not any(name == entry or name.startswith(f"{entry}.") for name in known)
+
+
+def _help(config: DictConfig, loader: ConfigLoader) -> str:
+    """The text of ``--help``: groups with their options, knobs with value, range and meaning."""
+    now = flatten(config)
+    lines = ["python train.py [-m] [group=option ...] [knob=value ...]", "", "Groups (now -> options)"]
+    for group in GROUPS:
+        lines.append(f"  {group:<12}{' | '.join(loader.get_group_options(group))}")
+    lines += ["", "Knobs (value of the default run; - = only with another option of its group)"]
+    for key, knob in KNOBS.items():
+        value = _text(now[key]) if key in now else "-"
+        lines += [f"  {key + '=' + value:<46}{knob.allowed}", f"      {knob.meaning}"]
+    lines += [
+        "",
+        "Examples",
+        "  python train.py model=enhanced data=cifar10",
+        "  python train.py model=enhanced optimizer=sgd scheduler=step loss.label_smoothing=0",
+        "  python train.py -m model.dropout=0,0.3,0.5 seed=0,1,2",
+        "  python train.py resume=outputs/NAME",
+        "--cfg job prints the composed configuration, --hydra-help Hydra's own options.",
+    ]
+    return "\n".join(lines)
+
+
+def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str, Any]:
+    """``key=value`` arguments of the commands that read a run rather than compose one.
+
+    A value stays a string; a knob that is not ``optional`` must be given.
+
+    Raises:
+        UserError: naming an unknown or missing key, or a value that is not allowed.
+    """
+    if {"-h", "--help"} & set(argv):
+        lines = [f"  {key:<12}{knob.meaning} ({knob.allowed})" for key, knob in knobs.items()]
+        print("\n".join([usage, "", *lines]))
+        raise SystemExit(0)
+    given: dict[str, Any] = dict.fromkeys(knobs)
+    for argument in argv:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"{argument}: expected key=value. {usage}")
+        if key not in knobs:
+            raise UserError(f"{argument}: no such key.{nearest(key, knobs)} Keys: {', '.join(knobs)}")
+        given[key] = value
+    for key, knob in knobs.items():
+        if not knob.accepts(given[key]):
+            raise UserError(f"{key}={given[key] or ''}: {knob.meaning}: {knob.allowed}. {usage}")
+    return given
+
+
+def door(main: Callable[[], None]) -> None:
+    """Run the ``main`` of a command: a user's mistake becomes its message and exit code 1."""
+    try:
+        main()
+    except UserError as error:
+        stop(error)

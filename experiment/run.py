@@ -1,0 +1,210 @@
+"""A run is its folder: what later tools know of it, they read from here.
+
+==================  ==================================================================================
+``config.yaml``     the resolved configuration; enough to rebuild the run
+``provenance.json`` who, what, where, when: commit, command, versions, hardware, data, status
+``metrics.csv``     one row an epoch
+``results.json``    the final figures, with the status they were reached in
+``checkpoints/``    ``best.ckpt`` and ``last.ckpt``
+``figures/``        PNG pictures
+``run.log``         what was printed, and the traceback of a failure
+==================  ==================================================================================
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiment.errors import UserError
+
+FORMAT_VERSION = 1
+"""Of ``provenance.json`` and ``results.json``; raised when a key changes its meaning."""
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+FOLDER_VARIABLE = "EXPERIMENT_RUN_FOLDER"
+"""Tells the processes that one run starts on its other devices which folder is theirs."""
+
+
+class Run:
+    """A run folder. Only the process of rank 0 writes to it.
+
+    Args:
+        folder: an existing run folder; :meth:`create` and :meth:`open` are the ways to get one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.is_writer = not any(os.environ.get(variable, "0") != "0" for variable in RANK_VARIABLES)
+
+    @classmethod
+    def create(cls, config: DictConfig, parent: Path, name: str) -> "Run":
+        """Make a new folder ``parent/name`` (``name-2``, … where that exists) for a run of ``config``."""
+        if FOLDER_VARIABLE in os.environ:
+            return cls(Path(os.environ[FOLDER_VARIABLE]))
+        parent.mkdir(parents=True, exist_ok=True)
+        attempt = 1
+        while True:
+            folder = (parent / (name if attempt == 1 else f"{name}-{attempt}")).resolve()
+            try:
+                folder.mkdir()  # atomic: of two runs that start at one instant only one succeeds
+                break
+            except FileExistsError:
+                attempt += 1
+        run = cls(folder)
+        write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        run.record(
+            format_version=FORMAT_VERSION,
+            status="running",
+            command=shlex.join([Path(sys.executable).name, *sys.argv]),
+            git=_git_state(),
+            packages={name: metadata.version(name) for name in PACKAGES},
+            python=platform.python_version(),
+            hardware=_hardware(),
+            seed=config.seed,
+            start=_now(),
+        )
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """The run in an existing folder.
+
+        Raises:
+            UserError: if ``folder`` is not a run folder.
+        """
+        missing = [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]
+        if missing:
+            what = f"has no {' and no '.join(missing)}" if folder.is_dir() else "does not exist"
+            known = sorted(path.parent.name for path in folder.parent.glob("*/provenance.json"))[-5:]
+            hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
+            raise UserError(f"{folder} is not a run folder: it {what}.{hint}")
+        return cls(folder.resolve())
+
+    @property
+    def config(self) -> DictConfig:
+        """The run's resolved configuration."""
+        config = OmegaConf.load(self.folder / "config.yaml")
+        assert isinstance(config, DictConfig)
+        return config
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The content of ``provenance.json``."""
+        return self._read("provenance.json")
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The content of ``results.json``; empty while there is none."""
+        return self._read("results.json")
+
+    def checkpoint(self, name: str) -> Path:
+        """The file of checkpoint ``best`` or ``last``, or of a path.
+
+        Raises:
+            UserError: if there is no such file.
+        """
+        path = self.folder / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
+        if not path.is_file():
+            raise UserError(f"no checkpoint {path}. ckpt= takes best, last or the path of a .ckpt file")
+        return path
+
+    def attach(self) -> logging.Handler | None:
+        """Copy the log to ``run.log`` and name the folder to the processes this one starts.
+
+        Returns:
+            What :meth:`detach` takes back.
+        """
+        if not self.is_writer:
+            return None
+        os.environ[FOLDER_VARIABLE] = str(self.folder)
+        handler = logging.FileHandler(self.folder / "run.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(handler)
+        return handler
+
+    def detach(self, handler: logging.Handler | None) -> None:
+        """Undo :meth:`attach`."""
+        if handler is not None:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+            del os.environ[FOLDER_VARIABLE]
+
+    def record(self, **facts: Any) -> None:
+        """Add ``facts`` to ``provenance.json``."""
+        self.write_json("provenance.json", self.provenance | facts)
+
+    def finish(self, status: str, results: dict[str, Any]) -> None:
+        """Write ``results.json`` and close the provenance with ``finished``, ``interrupted`` or ``failed``."""
+        self.write_json("results.json", {"format_version": FORMAT_VERSION, "status": status, **results})
+        self.record(status=status, end=_now())
+
+    def resumed(self) -> None:
+        """Note that the run goes on."""
+        again = [*self.provenance.get("resumed", []), {"at": _now(), "git": _git_state()}]
+        self.record(status="running", resumed=again)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write ``content`` to a file of the folder, whole or not at all."""
+        if self.is_writer:
+            write_atomically(self.folder / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.exists():
+            return {}
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except json.JSONDecodeError as damage:
+            raise UserError(f"{path} is damaged: {damage}") from damage
+        return content
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` so that a reader or a crash never meets half a file."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the code and what differs from it; ``None`` outside a git checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain").splitlines()
+        digest = hashlib.sha256(git("diff", "HEAD").encode()).hexdigest() if changed else None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "changed_files": changed, "diff_sha256": digest}
+
+
+def _hardware() -> dict[str, Any]:
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"platform": platform.platform(), "processor": processor, "cores": cores, "host": platform.node()}

@@ -1,0 +1,201 @@
+"""Every knob of a run: its type, its range and its meaning; and what is wrong with a configuration.
+
+This table is the only place where a knob is declared. ``conf/`` gives the values, ``--help`` prints both,
+and :func:`problems` holds a composed configuration against the table before torch is imported.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+NAMESPACES = (
+    "lightning_modules",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "torch.nn",
+    "torch.optim",
+)
+"""The only packages a ``_target_`` may name."""
+
+OPEN_NODES = ("callbacks", "logger")
+"""Dictionaries to which a command line may add entries of its own."""
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One value that a user can set.
+
+    Args:
+        kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"`` or ``"list[int]"``, ``"list[float]"``.
+        meaning: one line for ``--help``.
+        interval: the allowed numbers as a mathematician writes them, such as ``"[0, 1)"``.
+        choices: the allowed strings; empty for any.
+        optional: whether ``null`` is allowed.
+    """
+
+    kind: str
+    meaning: str
+    interval: str = "(-inf, inf)"
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """What may be given, in words: ``a float in [0, 1)``."""
+        if self.choices:
+            words = " | ".join(self.choices)
+        elif self.interval != "(-inf, inf)":
+            words = f"{self.kind} in {self.interval}"
+        else:
+            words = self.kind
+        return f"{words} or null" if self.optional else words
+
+    def accepts(self, value: Any) -> bool:
+        """Whether ``value`` has the type and lies in the range."""
+        if value is None:
+            return self.optional
+        if self.kind.startswith("list["):
+            element = Knob(self.kind[5:-1], self.meaning, self.interval)
+            return isinstance(value, list) and bool(value) and all(element.accepts(item) for item in value)
+        if self.kind == "bool":
+            return isinstance(value, bool)
+        if self.kind == "str":
+            return isinstance(value, str) and (not self.choices or value in self.choices)
+        numbers = (int,) if self.kind == "int" else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool) and self._contains(value)
+
+    def _contains(self, number: float) -> bool:
+        low, high = (float(bound) for bound in self.interval[1:-1].split(","))
+        above = low <= number if self.interval[0] == "[" else low < number
+        below = number <= high if self.interval[-1] == "]" else number < high
+        return above and below and not math.isnan(number)
+
+
+def _positive(kind: str, meaning: str, **options: Any) -> Knob:
+    return Knob(kind, meaning, "[1, inf)" if kind.endswith(("int", "int]")) else "(0, inf)", **options)
+
+
+KNOBS: dict[str, Knob] = {
+    "seed": Knob("int", "seed of weights, batch order, augmentation and dropout", "[0, 4294967295]"),
+    "name": Knob("str", "name of the run folder; null = model-data-time", optional=True),
+    "output_dir": Knob("str", "where run folders go"),
+    "resume": Knob("str", "folder of a run to continue from its last checkpoint", optional=True),
+    # model
+    "model.widths": _positive("list[int]", "output channels of each convolution"),
+    "model.pooling": Knob(
+        "str", "last pooling before the classifier", choices=("adaptive_avg", "fixed_avg", "fixed_max")
+    ),
+    "model.dropout": Knob("float", "probability of zeroing an activation in the classifier", "[0, 1)"),
+    "model.batch_norm": Knob("bool", "batch normalisation after every convolution"),
+    "model.activation": Knob(
+        "str", "nonlinearity of every layer", choices=("relu", "leaky_relu", "selu", "sigmoid")
+    ),
+    "model.init": Knob("str", "initial weights: torch's default or He's normal", choices=("torch", "he")),
+    # data
+    "data.dataset": Knob("str", "which data set; set by data=…"),
+    "data.root": Knob("str", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
+    "data.download": Knob("bool", "download the data set if it is not under data.root"),
+    "data.batch_size": _positive("int", "images a step and device"),
+    "data.val_fraction": Knob("float", "part of the training set kept for validation; 0 = none", "[0, 1)"),
+    "data.train_images": _positive("int", "train on so many images only, equally of each class", optional=True),
+    "data.augment": Knob("bool", "augment training images as the four knobs below say"),
+    "data.crop_padding": Knob("int", "random crop: pixels of padding on each side", "[0, inf)"),
+    "data.flip": Knob("float", "probability of a horizontal flip", "[0, 1]"),
+    "data.jitter": Knob("float", "brightness, contrast and saturation change by up to this factor", "[0, 1]"),
+    "data.rotation": Knob("float", "largest random rotation, in degrees", "[0, 180]"),
+    "data.image_size": _positive("int", "resize a folder's images to this many pixels a side", optional=True),
+    "data.channels": Knob("int", "channels of a folder's images: 1, 3 or 4", "[1, 4]", optional=True),
+    "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
+    # optimizer
+    "optimizer.lr": Knob("float", "learning rate", "(0, inf)"),
+    "optimizer.weight_decay": Knob("float", "weight decay", "[0, inf)"),
+    "optimizer.momentum": Knob("float", "momentum", "[0, 1)"),
+    "optimizer.nesterov": Knob("bool", "Nesterov momentum"),
+    "optimizer.betas": Knob("list[float]", "decay rates of Adam's two moments", "[0, 1)"),
+    "optimizer.eps": Knob("float", "added to Adam's denominator", "(0, inf)"),
+    # scheduler
+    "scheduler.milestones": Knob("list[float]", "parts of the training after which lr falls", "(0, 1)"),
+    "scheduler.gamma": Knob("float", "factor by which lr falls at a milestone", "(0, 1]"),
+    "scheduler.final_lr": Knob("float", "learning rate at the end", "[0, inf)"),
+    "scheduler.warmup": Knob("float", "part of the training in which lr rises to its peak", "(0, 1)"),
+    # loss
+    "loss.label_smoothing": Knob("float", "probability mass moved from the target to all classes", "[0, 1)"),
+    "loss.alpha": Knob("float", "weight of the focal loss", "(0, inf)"),
+    "loss.gamma": Knob("float", "focusing exponent of the focal loss; 0 = cross-entropy", "[0, inf)"),
+    # trainer
+    "trainer.max_epochs": _positive("int", "epochs to train"),
+    "trainer.accelerator": Knob("str", "where to compute", choices=("auto", "cpu", "gpu")),
+    "trainer.devices": _positive("int", "devices on each node"),
+    "trainer.num_nodes": _positive("int", "nodes of a cluster"),
+    "trainer.strategy": Knob("str", "how devices share the work", choices=("auto", "ddp")),
+    "trainer.sync_batchnorm": Knob("bool", "normalise over the batches of all devices"),
+    "trainer.precision": Knob(
+        "str", "floating-point format", choices=("32-true", "64-true", "bf16-mixed", "16-mixed")
+    ),
+    "trainer.deterministic": Knob("bool", "only algorithms that give the same bits again on a GPU"),
+    "trainer.gradient_clip_val": Knob("float", "largest gradient norm", "(0, inf)", optional=True),
+    "trainer.accumulate_grad_batches": _positive("int", "batches whose gradients make one step"),
+    "trainer.limit_train_batches": Knob("int", "train on so many batches an epoch", "[1, inf)", optional=True),
+    "trainer.limit_val_batches": Knob("int", "validate on so many batches", "[1, inf)", optional=True),
+    "trainer.limit_test_batches": Knob("int", "test on so many batches", "[1, inf)", optional=True),
+    # callbacks
+    "callbacks.checkpoint.monitor": Knob("str", "what the best epoch is best in", choices=("val_acc", "val_loss")),
+    "callbacks.early_stopping.monitor": Knob("str", "what must improve", choices=("val_acc", "val_loss")),
+    "callbacks.early_stopping.mode": Knob("str", "which way is better", choices=("max", "min")),
+    "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),
+}
+
+
+def flatten(config: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key → plain value, interpolations resolved; lists are values, empty or null nodes too."""
+    plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
+    assert isinstance(plain, Mapping)
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean a or b?"`` for the known names most like ``name``; empty if none is."""
+    known = list(known)
+    # a dotted key may be right but for its group: compare last parts too
+    leaf = {key.rpartition(".")[2]: key for key in known}
+    matches = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    matches += [leaf[hit] for hit in difflib.get_close_matches(name.rpartition(".")[2], leaf, n=2, cutoff=0.75)]
+    unique = list(dict.fromkeys(matches))[:3]
+    return f" Did you mean {' or '.join(unique)}?" if unique else ""
+
+
+def problem(key: str, value: Any, default: Any = None) -> str | None:
+    """What is wrong with ``key=value``; ``None`` if nothing is.
+
+    A key that is not declared above (a network or an optimizer of the user's own brings it) must have the
+    type of its ``default``.
+    """
+    if key.endswith("_target_"):
+        allowed = any(str(value).startswith(f"{package}.") for package in NAMESPACES)
+        return None if allowed else f"{key}={value}: only names from {', '.join(NAMESPACES)} are allowed"
+    if key in KNOBS:
+        knob = KNOBS[key]
+    elif default is None or isinstance(default, (list, dict)):
+        return None
+    else:
+        knob = Knob(type(default).__name__, "set by its YAML file")
+    if knob.accepts(value):
+        return None
+    given = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+    hint = nearest(str(value), knob.choices) if knob.choices else ""
+    return f"{key}={given}: expected {knob.allowed} ({knob.meaning}).{hint}"
+
+
+def problems(config: DictConfig) -> list[str]:
+    """Everything that is wrong with the values of a composed configuration, one line each."""
+    return [line for key, value in flatten(config).items() if (line := problem(key, value)) is not None]

@@ -1,0 +1,1 @@
+"""Everything torch: networks, data, the LightningModule and what surrounds its training."""

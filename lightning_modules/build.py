@@ -1,0 +1,106 @@
+"""From a configuration to objects; the only place that turns a ``_target_`` into one."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from experiment.errors import UserError
+from experiment.schema import NAMESPACES
+from lightning_modules.classifier import Classifier
+from lightning_modules.data import ImageDataModule
+from lightning_modules.networks.blocks import Shape
+
+
+def instantiate(node: DictConfig, *args: Any, **extra: Any) -> Any:
+    """Call ``node._target_`` with ``args``, the other keys of ``node`` and ``extra``.
+
+    Raises:
+        UserError: if the target lies outside :data:`NAMESPACES`, does not exist or does not take these keys.
+    """
+    options = {str(key): value for key, value in _plain(node).items()}
+    name = str(options.pop("_target_"))
+    module, _, attribute = name.rpartition(".")
+    if not module.startswith(NAMESPACES):
+        raise UserError(f"_target_={name}: only names from {', '.join(NAMESPACES)} are allowed")
+    try:
+        target: Callable[..., Any] = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as missing:
+        raise UserError(f"_target_={name}: there is no such thing ({missing})") from missing
+    # a module also holds what it imports: the thing itself must come from an allowed package
+    if not (inspect.isclass(target) or inspect.isfunction(target)) or not target.__module__.startswith(NAMESPACES):
+        raise UserError(f"_target_={name}: is not a class or function of {', '.join(NAMESPACES)}")
+    try:
+        inspect.signature(target).bind(*args, **options, **extra)
+    except TypeError as mismatch:
+        raise UserError(f"{name} cannot be built from {options}: {mismatch}") from mismatch
+    return target(*args, **options, **extra)
+
+
+def build_data(config: DictConfig) -> ImageDataModule:
+    """The data of a run."""
+    data: ImageDataModule = instantiate(config.data, seed=config.seed)
+    return data
+
+
+def build_network(config: DictConfig, image_shape: Shape, num_classes: int) -> nn.Module:
+    """The network of a run for images of ``image_shape`` = (channels, height, width)."""
+    network: nn.Module = instantiate(config.model, nn, image_shape, num_classes)
+    return network
+
+
+def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
+    """The LightningModule of a run: its network, loss, optimizer and schedule."""
+    return Classifier(
+        build_network(config, data.image_shape, len(data.classes)),
+        instantiate(config.loss),
+        partial(instantiate, config.optimizer),
+        partial(instantiate, config.scheduler),
+        num_classes=len(data.classes),
+        mean=data.mean,
+        std=data.std,
+    )
+
+
+def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = None) -> Trainer:
+    """The Trainer of a run, which writes into ``folder``.
+
+    Args:
+        config: the run's configuration.
+        folder: the run folder, where callbacks find it as ``trainer.default_root_dir``.
+        purge_step: first step whose TensorBoard events an earlier attempt may have left.
+    """
+    callbacks: list[Callback] = [instantiate(node) for node in config.callbacks.values() if node]
+    if sys.stderr.isatty():
+        callbacks.append(TQDMProgressBar(leave=False))
+    loggers: list[Logger] = [
+        instantiate(node, save_dir=str(folder), **({"purge_step": purge_step} if name == "tensorboard" else {}))
+        for name, node in config.logger.items()
+        if node
+    ]
+    return Trainer(
+        **_plain(config.trainer),
+        default_root_dir=folder,
+        callbacks=callbacks,
+        logger=loggers,
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,  # nothing is logged in a step: this only silences a warning about short epochs
+        use_distributed_sampler=False,  # the data module shares batches out itself
+    )
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

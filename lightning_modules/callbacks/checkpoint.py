@@ -1,0 +1,61 @@
+"""The best and the last state of a training, written whole or not at all."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+
+class BestAndLast(Checkpoint):
+    """Writes ``checkpoints/last.ckpt`` at the start and after every epoch, ``best.ckpt`` when it is the best yet.
+
+    Lightning's ModelCheckpoint forgets its best score when the folder has moved and writes no last
+    checkpoint for an epoch that is not among the best; a run here is its folder, wherever that is.
+    Without validation the last epoch counts as the best.
+
+    Args:
+        monitor: ``val_acc`` (higher is better) or ``val_loss`` (lower is better).
+    """
+
+    def __init__(self, monitor: str = "val_acc") -> None:
+        self.monitor = monitor
+        self.best_score: float | None = None
+        self.best_epoch = 0
+        """Epochs finished when the best checkpoint was written."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best score and its epoch."""
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved best score."""
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make a run resumable before its first epoch has ended."""
+        if trainer.global_step == 0:
+            self._write(trainer, "last")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the epoch's state."""
+        is_best = True
+        if self.monitor in trainer.callback_metrics:
+            score = float(trainer.callback_metrics[self.monitor])
+            sign = -1 if self.monitor.endswith("loss") else 1
+            is_best = self.best_score is None or sign * score > sign * self.best_score
+            if is_best and not math.isnan(score):
+                self.best_score = score
+        if is_best:
+            self.best_epoch = trainer.current_epoch + 1
+            # before last.ckpt: killed in between, the resumed run repeats this epoch and writes both again
+            self._write(trainer, "best")
+        self._write(trainer, "last")
+
+    def _write(self, trainer: Trainer, name: str) -> None:
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        part = folder / f".{name}.ckpt.part"
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(folder / f"{name}.ckpt")

@@ -1,0 +1,128 @@
+"""The pictures of a run, as files and in TensorBoard."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from experiment import figures
+from lightning_modules.callbacks.history import History
+from lightning_modules.classifier import Classifier
+from lightning_modules.data import ImageDataModule
+
+
+class Figures(Callback):
+    """Draws training curves, confusion matrix, most confident mistakes and augmented samples.
+
+    They go to ``figures/*.png`` of the run folder and, all but the curves, to TensorBoard's images.
+
+    Args:
+        samples: images in the picture of augmented samples.
+        draws: augmentations shown of each.
+    """
+
+    def __init__(self, samples: int = 6, draws: int = 7) -> None:
+        self.samples, self.draws = samples, draws
+        self._reset()
+
+    def _reset(self) -> None:
+        self._images = torch.empty(0)
+        self._confidences = torch.empty(0)
+        self._true = self._predicted = torch.empty(0, dtype=torch.int64)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what the network will be trained on."""
+        data = _data(trainer)
+        if trainer.is_global_zero and data.augmentation is not None:
+            originals, augmented, labels = data.samples(self.samples, self.draws)
+            names = [data.classes[label] for label in labels]
+            figure = figures.augmented_samples(
+                _pixels(originals), _pixels(augmented), names, f"Augmented samples of {data.dataset}"
+            )
+            self._save(trainer, figure, "augmented_samples")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the training curves."""
+        self._curves(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Draw what there is of the training curves."""
+        self._curves(trainer)
+
+    def _curves(self, trainer: Trainer) -> None:
+        rows = next((c.rows for c in trainer.callbacks if isinstance(c, History)), [])  # type: ignore[attr-defined]
+        if trainer.is_global_zero and rows:
+            folder = Path(trainer.default_root_dir)
+            subtitle = f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
+            self._save(trainer, figures.training_curves(rows, folder.name, subtitle), "training_curves")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the mistakes of an earlier test."""
+        self._reset()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the most confident mistakes so far."""
+        images, labels = batch
+        confidences, predicted = outputs.float().softmax(dim=1).max(dim=1)
+        wrong = predicted != labels
+        self._images = torch.cat([self._images, images[wrong].cpu()]) if len(self._images) else images[wrong].cpu()
+        self._true = torch.cat([self._true, labels[wrong].cpu()])
+        self._predicted = torch.cat([self._predicted, predicted[wrong].cpu()])
+        self._confidences = torch.cat([self._confidences, confidences[wrong].cpu()])
+        keep = self._confidences.argsort(descending=True)[: figures.MAX_MISTAKES]
+        self._images, self._true = self._images[keep], self._true[keep]
+        self._predicted, self._confidences = self._predicted[keep], self._confidences[keep]
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what the network takes for what."""
+        assert isinstance(pl_module, Classifier)
+        counts = pl_module.confusion.compute().cpu().numpy()
+        if not trainer.is_global_zero:
+            return
+        classes = _data(trainer).classes
+        folder = Path(trainer.default_root_dir).name
+        self._save(trainer, figures.confusion_matrix(counts, classes, folder), "confusion_matrix")
+        figure = figures.mistakes(
+            _pixels(self._images),
+            [classes[label] for label in self._true],
+            [classes[label] for label in self._predicted],
+            self._confidences.tolist(),
+            f"Most confident mistakes of {folder}",
+        )
+        self._save(trainer, figure, "mistakes")
+
+    def _save(self, trainer: Trainer, figure: Figure, name: str) -> None:
+        folder = Path(trainer.default_root_dir) / "figures"
+        folder.mkdir(exist_ok=True)
+        figures.save(figure, folder / f"{name}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure(name, figure, trainer.global_step)
+
+
+def _data(trainer: Trainer) -> ImageDataModule:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, ImageDataModule)
+    return data
+
+
+def _pixels(images: Tensor) -> NDArray[np.uint8]:
+    """(..., C, H, W) uint8, or float in [0, 1], to (..., H, W, C) uint8."""
+    if images.is_floating_point():
+        images = (images * 255).round().to(torch.uint8)
+    pixels: NDArray[np.uint8] = images.movedim(-3, -1).cpu().numpy()
+    return pixels

@@ -1,0 +1,99 @@
+"""One row and one line an epoch."""
+
+import csv
+import io
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from experiment.run import write_atomically
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "train_seconds", "seconds",
+    "images_per_second",
+)  # fmt: skip
+
+
+class History(Callback):
+    """Writes ``metrics.csv`` and logs a line after every epoch.
+
+    ``epoch`` and ``step`` count what is finished, ``lr`` is the rate of the epoch's last step,
+    ``train_seconds`` are those of training alone, ``seconds`` of the whole epoch with its validation.
+    The rows are part of the checkpoint: a resumed run goes on where its checkpoint was written.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._lr = 0.0
+        self._images = 0
+        self._start = self._train_end = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from saved rows."""
+        self.rows = state_dict["rows"]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._images = 0
+        self._start = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count the images and note the rate of this step, before the schedule moves on."""
+        self._images += len(batch[1]) * trainer.world_size
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop the clock of training when validation is about to start."""
+        if trainer.is_last_batch:
+            outputs["loss"].item()  # wait for the device
+            self._train_end = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's row."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        train_seconds = self._train_end - self._start
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "lr": self._lr,
+            **{name: metrics.get(name) for name in ("train_loss", "train_acc", "val_loss", "val_acc")},
+            "train_seconds": round(train_seconds, 3),
+            "seconds": round(time.perf_counter() - self._start, 3),
+            "images_per_second": round(self._images / train_seconds, 1),
+        }
+        self.rows.append(row)
+        self._write(Path(trainer.default_root_dir) / "metrics.csv")
+        self._log_line(row, trainer.max_epochs)
+
+    @rank_zero_only  # type: ignore[untyped-decorator]
+    def _write(self, path: Path) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(path, text.getvalue())
+
+    @rank_zero_only  # type: ignore[untyped-decorator]
+    def _log_line(self, row: dict[str, Any], epochs: int | None) -> None:
+        figures = "  ".join(
+            f"{stage} loss {row[f'{stage}_loss']:.4f} acc {row[f'{stage}_acc']:.2%}"
+            for stage in ("train", "val")
+            if row[f"{stage}_loss"] is not None
+        )
+        width = len(str(epochs))
+        log.info(
+            f"epoch {row['epoch']:>{width}}/{epochs}  {figures}  lr {row['lr']:.2e}  "
+            f"{row['seconds']:.1f} s  {row['images_per_second']:.0f} images/s"
+        )

@@ -1,0 +1,46 @@
+"""Stops a training whose loss is no longer a number."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from experiment.errors import UserError
+
+
+class NonFiniteLoss(Callback):
+    """Raises at the first loss that is NaN or infinite, naming step and learning rate.
+
+    Losses are looked at in groups, since each look waits for the device to catch up.
+
+    Args:
+        every: steps between two looks; the last step of an epoch is always one.
+    """
+
+    def __init__(self, every: int = 20) -> None:
+        self.every = every
+        self.pending: list[tuple[int, float, Tensor]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the losses since the last look.
+
+        Raises:
+            UserError: if one is not finite.
+        """
+        # a step's rate is that of the step before the schedule moved on; close enough to name the culprit
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.pending.append((trainer.global_step, rate, outputs["loss"]))
+        if len(self.pending) < self.every and not trainer.is_last_batch:
+            return
+        finite = torch.isfinite(torch.stack([loss for _, _, loss in self.pending])).tolist()
+        for (step, rate, loss), is_finite in zip(self.pending, finite, strict=True):
+            if not is_finite:
+                raise UserError(
+                    f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch + 1}, "
+                    f"learning rate {rate:.3g}). Lower optimizer.lr, set trainer.gradient_clip_val=1, "
+                    "or look at the data. checkpoints/ holds the weights of the last epoch before"
+                )
+        self.pending.clear()

@@ -1,0 +1,26 @@
+"""Learning-rate schedules, all stepped after every optimizer step and laid out over the whole training."""
+
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
+
+
+def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:  # noqa: ARG001 – one signature for all
+    """Keep the learning rate."""
+    return LambdaLR(optimizer, lambda step: 1.0)  # noqa: ARG005
+
+
+def step(optimizer: Optimizer, total_steps: int, milestones: Sequence[float], gamma: float) -> LRScheduler:
+    """Multiply the learning rate by ``gamma`` at each of ``milestones``, parts of the training in (0, 1)."""
+    return MultiStepLR(optimizer, [round(part * total_steps) for part in milestones], gamma)
+
+
+def cosine(optimizer: Optimizer, total_steps: int, final_lr: float) -> LRScheduler:
+    """Fall to ``final_lr`` along half a cosine (Loshchilov and Hutter, SGDR, 2017, without restarts)."""
+    return CosineAnnealingLR(optimizer, total_steps, final_lr)
+
+
+def onecycle(optimizer: Optimizer, total_steps: int, warmup: float) -> LRScheduler:
+    """Rise to the optimizer's rate in the first ``warmup`` of the training, then fall (Smith, 2018)."""
+    return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, pct_start=warmup)
