@@ -41,7 +41,9 @@ def check(argv: list[str]) -> None:
     if arguments.hydra_help or arguments.shell_completion or arguments.info:
         return  # Hydra answers these
     multirun = arguments.multirun or "hydra.mode=MULTIRUN" in argv
-    path = [f"hydra.searchpath=[file://{Path(arguments.config_dir).resolve()}]"] if arguments.config_dir else []
+    path = (
+        [f"hydra.searchpath=[file://{Path(arguments.config_dir).resolve()}]"] if arguments.config_dir else []
+    )
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
@@ -70,13 +72,13 @@ def _check_overrides(
         if override.is_sweep_override() and not multirun:
             wrong.append(f"{override.input_line}: several values are a sweep: add -m")
             continue
-        options = loader.get_group_options(key)
+        options = loader.get_group_options(key, config_name="train", overrides=path)
         chosen = _values(override)
         if options and not override.is_delete() and all(v is None or isinstance(v, str) for v in chosen):
             wrong += [
                 f"{key}={value}: no such option.{nearest(str(value), options)} Options: {', '.join(options)}"
                 for value in chosen
-                if value not in options and not (value in (None, "null") and key == "experiment")
+                if value not in options
             ]
             groups.append((key, chosen))
         else:
@@ -85,7 +87,9 @@ def _check_overrides(
         return wrong
     # which keys exist depends on the options chosen: look at each combination that the sweep will meet
     for combination in itertools.product(*(chosen for _, chosen in groups)):
-        chosen_groups = [f"{key}={_text(option)}" for (key, _), option in zip(groups, combination, strict=True)]
+        chosen_groups = [
+            f"{key}={_text(option)}" for (key, _), option in zip(groups, combination, strict=True)
+        ]
         known = flatten(compose("train", [*path, *chosen_groups]))
         for override, given in values:
             wrong += _check_value(override, given, known)

@@ -84,7 +84,6 @@ def _curves(axes: Axes, rows: Sequence[Row], name: str, scale: float) -> None:
         if measured := [row for row in rows if row.get(key) is not None]:
             epochs = [_value(row, "epoch") for row in measured]
             values = scale * np.array([_value(row, key) for row in measured])
-            values[~np.isfinite(values)] = math.nan
             style = "o-" if len(measured) <= 12 else "-"
             axes.plot(epochs, values, style, ms=3.5, lw=1.6, color=PALETTE[split], label=split)
             drawn = np.append(drawn, values)
@@ -173,18 +172,22 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str], title:
 
 
 def mistakes(
-    images: Pixels, true: Sequence[str], predicted: Sequence[str], confidences: Sequence[float], title: str
+    images: Pixels,
+    true: Sequence[str],
+    predicted: Sequence[str],
+    confidences: Sequence[float],
+    title: str,
+    total: int,
 ) -> Figure:
     """The most confident mistakes, at most 24 of them, most confident first.
 
-    `images` (n, H, W, C) uint8 are all the mistakes, with the names of their true and predicted classes and
-    the probabilities (0..1) given to the latter. Without any mistake the figure says so.
+    `images` (n, H, W, C) uint8 are the most confident of `total` mistakes, with the names of their true and
+    predicted classes and the probabilities (0..1) given to the latter. Without any the figure says so.
     """
-    total = len(images)
     if not total:
         return _figure(WIDTH, 0.1, title, "No mistakes: every image was classified correctly.")
     order = np.argsort(-np.asarray(confidences, np.float64), kind="stable")[:MAX_MISTAKES]
-    columns = 6 if total > 4 else 4
+    columns = 6 if len(order) > 4 else 4
     cell = (WIDTH - 2 * MARGIN + 0.15) / columns
     size, height = cell - 0.15, cell + 0.5
     rows = math.ceil(len(order) / columns)

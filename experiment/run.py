@@ -11,7 +11,9 @@
 ==================  ==================================================================================
 """
 
+import csv
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -19,6 +21,8 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +31,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiment.errors import UserError
+from experiment.results import summary
 
 FORMAT_VERSION = 1
 """Of ``provenance.json`` and ``results.json``; raised when a key changes its meaning."""
@@ -50,19 +55,19 @@ class Run:
 
     @classmethod
     def create(cls, config: DictConfig, parent: Path, name: str) -> "Run":
-        """Make a new folder ``parent/name`` (``name-2``, … where that exists) for a run of ``config``."""
+        """Make a new folder for a run of ``config``: ``parent/name``, or ``name-2``, … where that exists."""
         if FOLDER_VARIABLE in os.environ:
-            return cls(Path(os.environ[FOLDER_VARIABLE]))
+            return cls(Path(os.environ[FOLDER_VARIABLE]))  # a process on another device of the same run
         parent.mkdir(parents=True, exist_ok=True)
-        attempt = 1
-        while True:
+        for attempt in itertools.count(1):
             folder = (parent / (name if attempt == 1 else f"{name}-{attempt}")).resolve()
             try:
                 folder.mkdir()  # atomic: of two runs that start at one instant only one succeeds
                 break
             except FileExistsError:
-                attempt += 1
+                continue
         run = cls(folder)
+        (folder / "checkpoints").mkdir()
         write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         run.record(
             format_version=FORMAT_VERSION,
@@ -109,6 +114,15 @@ class Run:
         """The content of ``results.json``; empty while there is none."""
         return self._read("results.json")
 
+    @property
+    def metrics(self) -> list[dict[str, float | None]]:
+        """The rows of ``metrics.csv``; ``None`` where a value was not measured."""
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+
     def checkpoint(self, name: str) -> Path:
         """The file of checkpoint ``best`` or ``last``, or of a path.
 
@@ -120,23 +134,19 @@ class Run:
             raise UserError(f"no checkpoint {path}. ckpt= takes best, last or the path of a .ckpt file")
         return path
 
-    def attach(self) -> logging.Handler | None:
-        """Copy the log to ``run.log`` and name the folder to the processes this one starts.
-
-        Returns:
-            What :meth:`detach` takes back.
-        """
+    @contextmanager
+    def log_file(self) -> Iterator[None]:
+        """Copy the log to ``run.log``, and name the folder to the processes that are started meanwhile."""
         if not self.is_writer:
-            return None
+            yield
+            return
         os.environ[FOLDER_VARIABLE] = str(self.folder)
         handler = logging.FileHandler(self.folder / "run.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
-        return handler
-
-    def detach(self, handler: logging.Handler | None) -> None:
-        """Undo :meth:`attach`."""
-        if handler is not None:
+        try:
+            yield
+        finally:
             logging.getLogger().removeHandler(handler)
             handler.close()
             del os.environ[FOLDER_VARIABLE]
@@ -145,8 +155,21 @@ class Run:
         """Add ``facts`` to ``provenance.json``."""
         self.write_json("provenance.json", self.provenance | facts)
 
-    def finish(self, status: str, results: dict[str, Any]) -> None:
-        """Write ``results.json`` and close the provenance with ``finished``, ``interrupted`` or ``failed``."""
+    def finish(self, status: str, traceback: str = "", **measured: Any) -> None:
+        """Write ``results.json`` and close the provenance.
+
+        Args:
+            status: ``finished``, ``interrupted`` or ``failed``.
+            traceback: of a failure, for ``run.log``.
+            **measured: what is known beyond ``metrics.csv``.
+        """
+        if not self.is_writer:
+            return
+        if traceback:
+            with (self.folder / "run.log").open("a") as file:
+                file.write(traceback)
+        checkpoint = self.config.callbacks.get("checkpoint") or {}
+        results = summary(self.metrics, checkpoint.get("monitor", "val_acc")) | measured
         self.write_json("results.json", {"format_version": FORMAT_VERSION, "status": status, **results})
         self.record(status=status, end=_now())
 
@@ -174,8 +197,11 @@ class Run:
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` so that a reader or a crash never meets half a file."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    part.replace(path)
+    try:
+        part.write_text(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _now() -> str:
@@ -204,7 +230,11 @@ def _hardware() -> dict[str, Any]:
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if "model name" in line
+        ]
         processor = names[0] if names else processor
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"platform": platform.platform(), "processor": processor, "cores": cores, "host": platform.node()}

@@ -101,7 +101,9 @@ KNOBS: dict[str, Knob] = {
     "data.download": Knob("bool", "download the data set if it is not under data.root"),
     "data.batch_size": _positive("int", "images a step and device"),
     "data.val_fraction": Knob("float", "part of the training set kept for validation; 0 = none", "[0, 1)"),
-    "data.train_images": _positive("int", "train on so many images only, equally of each class", optional=True),
+    "data.train_images": _positive(
+        "int", "train on so many images only, equally of each class", optional=True
+    ),
     "data.augment": Knob("bool", "augment training images as the four knobs below say"),
     "data.crop_padding": Knob("int", "random crop: pixels of padding on each side", "[0, inf)"),
     "data.flip": Knob("float", "probability of a horizontal flip", "[0, 1]"),
@@ -139,11 +141,15 @@ KNOBS: dict[str, Knob] = {
     "trainer.deterministic": Knob("bool", "only algorithms that give the same bits again on a GPU"),
     "trainer.gradient_clip_val": Knob("float", "largest gradient norm", "(0, inf)", optional=True),
     "trainer.accumulate_grad_batches": _positive("int", "batches whose gradients make one step"),
-    "trainer.limit_train_batches": Knob("int", "train on so many batches an epoch", "[1, inf)", optional=True),
+    "trainer.limit_train_batches": Knob(
+        "int", "train on so many batches an epoch", "[1, inf)", optional=True
+    ),
     "trainer.limit_val_batches": Knob("int", "validate on so many batches", "[1, inf)", optional=True),
     "trainer.limit_test_batches": Knob("int", "test on so many batches", "[1, inf)", optional=True),
     # callbacks
-    "callbacks.checkpoint.monitor": Knob("str", "what the best epoch is best in", choices=("val_acc", "val_loss")),
+    "callbacks.checkpoint.monitor": Knob(
+        "str", "what the best epoch is best in", choices=("val_acc", "val_loss")
+    ),
     "callbacks.early_stopping.monitor": Knob("str", "what must improve", choices=("val_acc", "val_loss")),
     "callbacks.early_stopping.mode": Knob("str", "which way is better", choices=("max", "min")),
     "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),
@@ -168,8 +174,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     # a dotted key may be right but for its group: compare last parts too
     leaf = {key.rpartition(".")[2]: key for key in known}
-    matches = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
-    matches += [leaf[hit] for hit in difflib.get_close_matches(name.rpartition(".")[2], leaf, n=2, cutoff=0.75)]
+    matches = difflib.get_close_matches(name, known, n=2, cutoff=0.75 if "." in name else 0.6)
+    matches += [
+        leaf[hit] for hit in difflib.get_close_matches(name.rpartition(".")[2], leaf, n=2, cutoff=0.75)
+    ]
     unique = list(dict.fromkeys(matches))[:3]
     return f" Did you mean {' or '.join(unique)}?" if unique else ""
 

@@ -37,7 +37,9 @@ def instantiate(node: DictConfig, *args: Any, **extra: Any) -> Any:
     except (ImportError, AttributeError) as missing:
         raise UserError(f"_target_={name}: there is no such thing ({missing})") from missing
     # a module also holds what it imports: the thing itself must come from an allowed package
-    if not (inspect.isclass(target) or inspect.isfunction(target)) or not target.__module__.startswith(NAMESPACES):
+    if not (inspect.isclass(target) or inspect.isfunction(target)) or not target.__module__.startswith(
+        NAMESPACES
+    ):
         raise UserError(f"_target_={name}: is not a class or function of {', '.join(NAMESPACES)}")
     try:
         inspect.signature(target).bind(*args, **options, **extra)
@@ -65,7 +67,7 @@ def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
         instantiate(config.loss),
         partial(instantiate, config.optimizer),
         partial(instantiate, config.scheduler),
-        num_classes=len(data.classes),
+        classes=data.classes,
         mean=data.mean,
         std=data.std,
     )
@@ -83,7 +85,9 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     if sys.stderr.isatty():
         callbacks.append(TQDMProgressBar(leave=False))
     loggers: list[Logger] = [
-        instantiate(node, save_dir=str(folder), **({"purge_step": purge_step} if name == "tensorboard" else {}))
+        instantiate(
+            node, save_dir=str(folder), **({"purge_step": purge_step} if name == "tensorboard" else {})
+        )
         for name, node in config.logger.items()
         if node
     ]

@@ -23,4 +23,6 @@ def cosine(optimizer: Optimizer, total_steps: int, final_lr: float) -> LRSchedul
 
 def onecycle(optimizer: Optimizer, total_steps: int, warmup: float) -> LRScheduler:
     """Rise to the optimizer's rate in the first ``warmup`` of the training, then fall (Smith, 2018)."""
-    return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, pct_start=warmup)
+    return OneCycleLR(
+        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, pct_start=warmup
+    )

@@ -1,7 +1,8 @@
-"""From a run's configuration to its results: fit, test with the best weights, write down."""
+"""From a configuration to results: fit, test with the best weights, write everything down."""
 
 import logging
-import time
+import pickle
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -9,48 +10,181 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiment.errors import UserError
+from experiment.results import table
 from experiment.run import Run
 from experiment.schema import flatten
 from lightning_modules.build import build_classifier, build_data, build_trainer
-from lightning_modules.callbacks import BestAndLast, History
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 
 log = logging.getLogger(__name__)
 
 
-def train(run: Run, resume: bool = False) -> float | None:
-    """Train and test as ``run.config`` says, leaving everything in the run's folder.
+def train(config: DictConfig, run: Run) -> float | None:
+    """Train and test as ``config`` says, leaving everything in the folder of ``run``.
 
-    Args:
-        run: a new run, or one to continue.
-        resume: go on from ``last.ckpt``.
+    A run that has a ``last.ckpt`` goes on from it.
 
     Returns:
-        The monitored metric of the best epoch; without a validation set the last training accuracy.
+        The monitored metric at the best epoch, as ``results.json`` has it.
 
     Raises:
         UserError: for what the user can mend; the run's status is then ``failed``.
-        KeyboardInterrupt: after Ctrl-C; the run's status is then ``interrupted``.
+        KeyboardInterrupt: after Ctrl-C or a termination signal; the run's status is then ``interrupted``.
     """
-    handler = run.attach()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with run.log_file():
+        try:
+            measured = _fit_and_test(config, run)
+        except (KeyboardInterrupt, SystemExit) as signal:  # Lightning turns Ctrl-C into an exit
+            run.finish("interrupted")
+            raise KeyboardInterrupt from signal
+        except BaseException as failure:
+            run.finish(
+                "failed", error=f"{type(failure).__name__}: {failure}", traceback=traceback.format_exc()
+            )
+            raise
+        run.finish("finished", **measured)
+        log.info(table(run.results, run.folder))
+    score: float | None = run.results["monitored"]
+    return score
+
+
+def evaluate(run: Run, checkpoint: Path, data_root: str | None = None) -> dict[str, Any]:
+    """Rebuild a run from its folder and test it with the weights of ``checkpoint``.
+
+    Args:
+        run: the run.
+        checkpoint: one of its checkpoints.
+        data_root: where the data is now, if not where the run found it.
+
+    Returns:
+        What :func:`test` returns.
+    """
+    config = run.config
+    if data_root is not None:
+        config.data.root = data_root
+    # one device, and nothing written: the run's own figures and events stay as they are
+    config.callbacks, config.logger = {}, {}
+    config.trainer |= {"devices": 1, "strategy": "auto", "num_nodes": 1}
+    data = build_data(config)
+    data.load()
+    _check_data(run, data)
+    load_checkpoint(checkpoint)
+    return test(build_trainer(config, run.folder), build_classifier(config, data), data, checkpoint)
+
+
+def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
+    seed_everything(config.seed, workers=True, verbose=False)
+    data = build_data(config)
+    data.load()
+    _check_data(run, data)
+    _record_data(run, data)
+    module = build_classifier(config, data)
+    last = run.folder / "checkpoints" / "last.ckpt"
+    step = load_checkpoint(last)["global_step"] if last.exists() else None
+    trainer = build_trainer(config, run.folder, purge_step=step)
+    cost = {"parameters": _parameters(module.network), "flops_per_image": _flops(module, data)}
+    log.info(
+        f"{run.folder.name}: {_short_name(config.model)} with {cost['parameters']:,} parameters, "
+        f"{cost['flops_per_image'] / 1e6:,.0f} MFLOP an image, on {data.dataset} "
+        f"({', '.join(f'{size:,} {part}' for part, size in data.sizes.items())}), {trainer.strategy.root_device}"
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
+    tested = test(trainer, module, data, run.folder / "checkpoints" / "best.ckpt")
+    _log_hyperparameters(trainer, config, tested)
+    return cost | tested
+
+
+def test(trainer: Trainer, module: Classifier, data: ImageDataModule, checkpoint: Path) -> dict[str, Any]:
+    """Test with the weights of ``checkpoint``, or with the module's own where there is no such file.
+
+    Returns:
+        ``test_loss``, ``test_acc`` and ``test_acc_per_class``, accuracies in [0, 1].
+    """
+    path = checkpoint if checkpoint.exists() else None
+    (metrics,) = trainer.test(module, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
+    counts = module.confusion.compute()
+    recalls = (counts.diag() / counts.sum(dim=1)).tolist()
+    return {
+        **{name: float(value) for name, value in metrics.items()},
+        # a smoke run may not meet every class
+        "test_acc_per_class": {
+            name: None if recall != recall else recall  # noqa: PLR0124 – NaN
+            for name, recall in zip(data.classes, recalls, strict=True)
+        },
+    }
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, its tensors left on disk until they are used.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
     try:
-        results = _fit_and_test(run, resume)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        _finish_unfinished(run, "interrupted", "stopped by the user or the system")
-        raise KeyboardInterrupt from stop
-    except BaseException as failure:
-        _finish_unfinished(run, "failed", f"{type(failure).__name__}: {failure}")
-        if run.is_writer:
-            level = logging.getLogger().handlers
-            log.debug("failed", exc_info=True)
-        raise
-    finally:
-        run.detach(handler)
-    return results
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as damage:
+        raise UserError(f"{path} is not a whole checkpoint ({damage})") from damage
+    return content
 
 
-def _x() -> None: ...
+def _check_data(run: Run, data: ImageDataModule) -> None:
+    before = run.provenance.get("data", {}).get("fingerprint", data.fingerprint)
+    if before != data.fingerprint:
+        raise UserError(
+            f"{data.dataset} is not what {run.folder.name} was trained on: its fingerprint is now "
+            f"{data.fingerprint[:12]}, was {before[:12]}. Restore the data or start a new run"
+        )
+
+
+def _record_data(run: Run, data: ImageDataModule) -> None:
+    facts = {"dataset": data.dataset, "fingerprint": data.fingerprint, "sizes": data.sizes}
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    run.record(data=facts, gpus=devices, threads=torch.get_num_threads())
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _flops(module: Classifier, data: ImageDataModule) -> int:
+    """Floating-point operations of one image's forward pass: two for each multiplication in a matrix product."""
+    was_training = module.training
+    module.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(torch.zeros(1, *data.image_shape))
+    module.train(was_training)
+    return counter.get_total_flops()
+
+
+def _short_name(node: DictConfig) -> str:
+    return str(node["_target_"]).rpartition(".")[2]
+
+
+def _log_hyperparameters(trainer: Trainer, config: DictConfig, tested: dict[str, Any]) -> None:
+    """Show the run in TensorBoard's HPARAMS tab: what one would sweep against what came out."""
+    groups = ("model", "data", "optimizer", "scheduler", "loss")
+    swept = {group: _short_name(config[group]) for group in groups if group != "data"}
+    swept |= {
+        key: str(value) if isinstance(value, list) else value
+        for key, value in flatten(config).items()
+        if key.startswith((*groups, "seed", "trainer.max_epochs"))
+        and not key.endswith(("_target_", "root", "download"))
+        and value is not None
+    }
+    final = {f"final/{name}": tested[name] for name in ("test_acc", "test_loss")}
+    final |= {
+        f"final/{name}": float(trainer.callback_metrics[name])
+        for name in ("val_acc", "val_loss")
+        if name in trainer.callback_metrics
+    }
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(swept, final)
+            logger.finalize("success")

@@ -59,7 +59,9 @@ class Figures(Callback):
         rows = next((c.rows for c in trainer.callbacks if isinstance(c, History)), [])  # type: ignore[attr-defined]
         if trainer.is_global_zero and rows:
             folder = Path(trainer.default_root_dir)
-            subtitle = f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
+            subtitle = (
+                f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
+            )
             self._save(trainer, figures.training_curves(rows, folder.name, subtitle), "training_curves")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -79,7 +81,9 @@ class Figures(Callback):
         images, labels = batch
         confidences, predicted = outputs.float().softmax(dim=1).max(dim=1)
         wrong = predicted != labels
-        self._images = torch.cat([self._images, images[wrong].cpu()]) if len(self._images) else images[wrong].cpu()
+        self._images = (
+            torch.cat([self._images, images[wrong].cpu()]) if len(self._images) else images[wrong].cpu()
+        )
         self._true = torch.cat([self._true, labels[wrong].cpu()])
         self._predicted = torch.cat([self._predicted, predicted[wrong].cpu()])
         self._confidences = torch.cat([self._confidences, confidences[wrong].cpu()])
@@ -102,6 +106,7 @@ class Figures(Callback):
             [classes[label] for label in self._predicted],
             self._confidences.tolist(),
             f"Most confident mistakes of {folder}",
+            int(counts.sum() - counts.trace()),
         )
         self._save(trainer, figure, "mistakes")
 

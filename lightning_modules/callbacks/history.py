@@ -47,7 +47,9 @@ class History(Callback):
         self._images = 0
         self._start = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Count the images and note the rate of this step, before the schedule moves on."""
         self._images += len(batch[1]) * trainer.world_size
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]

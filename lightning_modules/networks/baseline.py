@@ -9,4 +9,11 @@ from lightning_modules.networks.blocks import Knobs, Shape, conv_classifier, poo
 
 def baseline(nn: Any, image_shape: Shape, num_classes: int, **knobs: Unpack[Knobs]) -> Module:
     """Build the network of the report's baseline; see :func:`conv_classifier`."""
-    return conv_classifier(nn, image_shape, num_classes, pooled=pool_early(len(knobs["widths"])), hidden=(512, 256, 128, 64), **knobs)
+    return conv_classifier(
+        nn,
+        image_shape,
+        num_classes,
+        pooled=pool_early(len(knobs["widths"])),
+        hidden=(512, 256, 128, 64),
+        **knobs,
+    )

@@ -9,4 +9,6 @@ from lightning_modules.networks.blocks import Knobs, Shape, conv_classifier, poo
 
 def enhanced(nn: Any, image_shape: Shape, num_classes: int, **knobs: Unpack[Knobs]) -> Module:
     """Build the network of the report's enhanced recipe; see :func:`conv_classifier`."""
-    return conv_classifier(nn, image_shape, num_classes, pooled=pool_early(len(knobs["widths"])), hidden=(128,), **knobs)
+    return conv_classifier(
+        nn, image_shape, num_classes, pooled=pool_early(len(knobs["widths"])), hidden=(128,), **knobs
+    )

@@ -1,0 +1,30 @@
+# Two commands on a fresh machine: make train, make test. Needs Python 3.11–3.13 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test check
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+train: $(VENV)/.installed ## train; make train ARGS="model=enhanced data=cifar10" passes overrides on
+	$(BIN)/python train.py $(ARGS)
+
+test: $(VENV)/.installed ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# the stamp is written last: an installation that was cut short is taken up again
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "error: $(PYTHON) is $$($(PYTHON) --version), needed is 3.11 to 3.13: make PYTHON=python3.12 …"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,91 @@
+"""A neural network library from first principles, on any array module: NumPy, CuPy, …
+
+Layers hold no arrays: parameters are a dict that goes in, gradients a dict that comes out. The batch is the
+last axis. MNIST from its four idx files, decompressed or not, in `MNIST/raw`:
+
+    import gzip, numpy as np, custom_backend as cb
+
+    def read(name, header):
+        with gzip.open(f"MNIST/raw/{name}-ubyte.gz") as file:
+            return np.frombuffer(file.read(), np.uint8, offset=header)
+
+    def images(name):
+        return read(f"{name}-images-idx3", 16).reshape(-1, 28, 28)
+
+    network = cb.Sequential(
+        cb.Conv2d(1, 16, 3, padding=1, bias=False), cb.BatchNorm2d(16), cb.LeakyReLU(), cb.MaxPool2d(2),
+        cb.Conv2d(16, 32, 3, padding=1, bias=False), cb.BatchNorm2d(32), cb.LeakyReLU(), cb.MaxPool2d(2),
+        cb.AdaptiveAvgPool2d(3), cb.Flatten(), cb.Dropout(0.3), cb.Linear(288, 10),
+    )
+    rng = np.random.default_rng(0)
+    state, optimizer = network.init(rng, cb.he_fan_in), cb.Adam(lr=1e-3)
+    x, labels = images("train"), read("train-labels-idx1", 8)
+
+    def batch(pixels):  # (batch, 28, 28) bytes → (1, 28, 28, batch) standardised
+        return ((pixels / 255 - 0.1307) / 0.3081).astype(np.float32).transpose(1, 2, 0)[None]
+
+    for epoch in range(1):
+        for rows in np.array_split(rng.permutation(len(x)), len(x) // 128):
+            logits, saved = network.forward(state, batch(x[rows]), training=True, rng=rng)
+            loss, saved_loss = cb.cross_entropy_forward(logits, labels[rows])
+            _, gradients = network.backward(saved, cb.cross_entropy_backward(saved_loss), need_x=False)
+            optimizer.step(state, gradients)
+        print(f"epoch {epoch}: loss {loss:.3f}")
+    logits, _ = network.forward(state, batch(images("t10k")))
+    print(f"accuracy {np.mean(logits.argmax(axis=0) == read('t10k-labels-idx1', 8)):.2%}")
+"""
+
+from custom_backend.functional.loss import (
+    cross_entropy_backward,
+    cross_entropy_forward,
+    focal_loss_backward,
+    focal_loss_forward,
+)
+from custom_backend.init import he_fan_in, he_fan_out, lecun_normal, torch_default
+from custom_backend.layers import (
+    SELU,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    LeakyReLU,
+    Linear,
+    LogSoftmax,
+    MaxPool2d,
+    ReLU,
+    Sigmoid,
+)
+from custom_backend.network import Sequential
+from custom_backend.optim import SGD, Adam, AdamW
+
+__all__ = [
+    "SELU",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "LeakyReLU",
+    "Linear",
+    "LogSoftmax",
+    "MaxPool2d",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "cross_entropy_backward",
+    "cross_entropy_forward",
+    "focal_loss_backward",
+    "focal_loss_forward",
+    "he_fan_in",
+    "he_fan_out",
+    "lecun_normal",
+    "torch_default",
+]

@@ -1,0 +1,91 @@
+"""Batch normalisation, alone and together with the activation and the pooling that follow it."""
+
+from typing import Any, NamedTuple
+
+from custom_backend.array import Array, column, columns_of, namespace, operation
+from custom_backend.functional.activation import leaky_relu_backward, leaky_relu_forward
+from custom_backend.functional.pooling import max_pool2d_backward, max_pool2d_forward
+
+
+class Normalised(NamedTuple):
+    """What `batch_norm_backward` needs; `mean` and `variance` (biased) also feed the running statistics."""
+
+    centred: Array  # x − mean, (C, H, W, N)
+    mean: Array
+    variance: Array
+    weight: Array
+    inverse_std: Array
+    of_batch: bool  # whether mean and variance are those of this batch, and so depend on x
+
+
+@operation
+def batch_norm_forward(
+    x: Array, weight: Array, bias: Array, eps: float, statistics: tuple[Array, Array] | None
+) -> tuple[Array, Normalised]:
+    """y = γ x̂ + β with x̂ = (x − μ) / √(σ² + ε), for each channel.
+
+    μ and σ² are taken over height, width and batch (training), or given as `statistics` (evaluation). The
+    variance is that of the centred values: E[x²] − E[x]² would lose half the digits.
+    Ioffe, Szegedy: Batch normalization (2015).
+
+    Shapes: x (C, H, W, N); weight γ, bias β, μ, σ² (C,) → y as x.
+    """
+    xp, flat = namespace(x), columns_of(x)
+    mean = xp.mean(flat, axis=1) if statistics is None else statistics[0]
+    centred = flat - column(mean)
+    variance = xp.mean(centred * centred, axis=1) if statistics is None else statistics[1]
+    inverse_std = 1 / xp.sqrt(variance + eps)
+    y = centred * column(weight * inverse_std) + column(bias)
+    centred = xp.reshape(centred, x.shape)
+    return xp.reshape(y, x.shape), Normalised(
+        centred, mean, variance, weight, inverse_std, statistics is None
+    )
+
+
+@operation
+def batch_norm_backward(saved: Normalised, grad: Array) -> tuple[Array, Array, Array]:
+    """∂L/∂γ = Σ g x̂, ∂L/∂β = Σ g and ∂L/∂x = γ/σ (g − mean(g) − x̂ mean(g x̂)), over each channel.
+
+    x̂ has mean 0 and mean square 1 whatever x is, so what of g lies along 1 and along x̂ cannot be followed:
+    the gradient loses its projections on both. With given statistics nothing is lost: ∂L/∂x = γ/σ g.
+
+    Returns (∂L/∂x, ∂L/∂γ, ∂L/∂β).
+    """
+    xp, g, centred = namespace(grad), columns_of(grad), columns_of(saved.centred)
+    grad_weight = xp.sum(g * centred, axis=1) * saved.inverse_std
+    grad_bias = xp.sum(g, axis=1)
+    if saved.of_batch:
+        along = column(grad_weight * saved.inverse_std / g.shape[1])
+        g = g - column(grad_bias / g.shape[1]) - centred * along
+    grad_x = xp.reshape(g * column(saved.weight * saved.inverse_std), grad.shape)
+    return grad_x, grad_weight, grad_bias
+
+
+@operation
+def norm_act_pool_forward(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    statistics: tuple[Array, Array] | None,
+    slope: float,
+    window: int,
+) -> tuple[Array, tuple[Any, ...]]:
+    """Batch normalisation, then LeakyReLU, then max-pooling by `window` × `window` (1: none).
+
+    The three in one are worth a faster form: one pass over memory in place of six. What is saved begins with
+    (mean, variance) of the batch, for the running statistics.
+    """
+    normal, saved_norm = batch_norm_forward(x, weight, bias, eps, statistics)
+    active, saved_act = leaky_relu_forward(normal, slope)
+    size = (window, window)
+    y, saved_pool = max_pool2d_forward(active, size, size, (0, 0))
+    return y, (saved_norm.mean, saved_norm.variance, saved_norm, saved_act, saved_pool)
+
+
+@operation
+def norm_act_pool_backward(saved: tuple[Any, ...], grad: Array) -> tuple[Array, Array, Array]:
+    """The three backward passes in reverse: (∂L/∂x, ∂L/∂γ, ∂L/∂β)."""
+    _, _, saved_norm, saved_act, saved_pool = saved
+    grad = leaky_relu_backward(saved_act, max_pool2d_backward(saved_pool, grad))
+    return batch_norm_backward(saved_norm, grad)

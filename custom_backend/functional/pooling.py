@@ -1,0 +1,94 @@
+"""Pooling: by maximum, by mean, and by mean to a given size."""
+
+import math
+from typing import Any
+
+from custom_backend.array import Array, Pair, namespace, operation, zeros
+from custom_backend.functional.conv import output_size, pad, windows
+
+
+@operation
+def max_pool2d_forward(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Array, Any]:
+    """y = the greatest value of each window; the border counts as −∞ and a NaN as greatest.
+
+    Of equal values the first, row by row, is taken, as torch does. Its place in the window, one byte, is what
+    backward needs: a later place that wins has the greater number.
+
+    Shapes: x (C, H, W, N) → y (C, H', W', N).
+    """
+    xp = namespace(x)
+    size = output_size(x.shape[1:3], kernel, stride, padding)
+    padded = pad(x, padding)
+    if padding != (0, 0):
+        inside = pad(xp.ones_like(x[:1, :, :, :1]), padding)
+        padded = xp.where(inside > 0, padded, -math.inf)
+    first, *others = (padded[:, rows, cols, :] for rows, cols in windows(size, kernel, stride))
+    y, place = first, xp.astype(0 * first, xp.uint8)
+    for number, seen in enumerate(others, start=1):
+        place = xp.maximum(place, number * xp.astype(seen > y, xp.uint8))
+        y = xp.maximum(y, seen)
+    return y, (place, x.shape, kernel, stride, padding)
+
+
+@operation
+def max_pool2d_backward(saved: Any, grad: Array) -> Array:
+    """∂L/∂x: every output hands its gradient to the one pixel it was copied from."""
+    place, (channels, height, width, batch), kernel, stride, padding = saved
+    xp = namespace(grad)
+    padded = zeros(grad, (channels, height + 2 * padding[0], width + 2 * padding[1], batch))
+    for number, (rows, cols) in enumerate(windows(grad.shape[1:3], kernel, stride)):
+        padded[:, rows, cols, :] += xp.where(place == number, grad, 0 * grad)
+    return padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width, :]
+
+
+def avg_pool2d_forward(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Array, Any]:
+    """y = the mean of each window; the zeros of the border count, as in torch.
+
+    Shapes: x (C, H, W, N) → y (C, H', W', N).
+    """
+    size = output_size(x.shape[1:3], kernel, stride, padding)
+    padded = pad(x, padding)
+    y = zeros(x, (x.shape[0], *size, x.shape[3]))
+    for rows, cols in windows(size, kernel, stride):
+        y += padded[:, rows, cols, :]
+    y /= math.prod(kernel)
+    return y, (x.shape, kernel, stride, padding)
+
+
+def avg_pool2d_backward(saved: Any, grad: Array) -> Array:
+    """∂L/∂x: every output hands an equal share of its gradient to each pixel of its window."""
+    (channels, height, width, batch), kernel, stride, padding = saved
+    share = grad / math.prod(kernel)
+    padded = zeros(grad, (channels, height + 2 * padding[0], width + 2 * padding[1], batch))
+    for rows, cols in windows(grad.shape[1:3], kernel, stride):
+        padded[:, rows, cols, :] += share
+    return padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width, :]
+
+
+def _bins(length: int, count: int) -> list[slice]:
+    """Cut `length` pixels into `count` bins as even as possible; neighbours share a pixel where need be."""
+    return [slice(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+
+
+def adaptive_avg_pool2d_forward(x: Array, size: Pair) -> tuple[Array, Any]:
+    """y[r, s] = the mean of bin (r, s): pixels ⌊r H / H'⌋ to ⌈(r + 1) H / H'⌉ − 1, and likewise along W.
+
+    Shapes: x (C, H, W, N), size (H', W') → y (C, H', W', N).
+    """
+    xp = namespace(x)
+    y = zeros(x, (x.shape[0], *size, x.shape[3]))
+    for r, rows in enumerate(_bins(x.shape[1], size[0])):
+        for s, cols in enumerate(_bins(x.shape[2], size[1])):
+            y[:, r, s, :] = xp.mean(x[:, rows, cols, :], axis=(1, 2))
+    return y, (x.shape,)
+
+
+def adaptive_avg_pool2d_backward(saved: Any, grad: Array) -> Array:
+    """∂L/∂x: every output hands an equal share of its gradient to each pixel of its bin."""
+    (shape,) = saved
+    grad_x = zeros(grad, shape)
+    for r, rows in enumerate(_bins(shape[1], grad.shape[1])):
+        for s, cols in enumerate(_bins(shape[2], grad.shape[2])):
+            area = (rows.stop - rows.start) * (cols.stop - cols.start)
+            grad_x[:, rows, cols, :] += grad[:, r : r + 1, s : s + 1, :] / area
+    return grad_x

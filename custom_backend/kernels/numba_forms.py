@@ -1,0 +1,290 @@
+"""NumPy forms compiled by numba, for the operations that memory traffic, not arithmetic, makes slow.
+
+A kernel works on the channels [start, stop), so that threads share the work without sharing a result. The
+innermost loop runs over the batch, which is contiguous, and becomes vector instructions. Long sums are taken
+in short pieces in the dtype of the array, and the pieces added up in float64.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from custom_backend.array import Pair
+from custom_backend.functional.conv import output_size
+from custom_backend.functional.normalization import Normalised
+from custom_backend.kernels.memory import empty, empty_like
+from custom_backend.kernels.parallel import split
+
+FloatArray = npt.NDArray[Any]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+PIECE = 2048  # elements of a sum in the dtype of the array
+
+
+def _compiled(function: _Function) -> _Function:
+    """Compile to machine code that is cached on disk, releases the GIL, and may reorder sums but keeps NaN."""
+    options = {
+        "cache": True,
+        "nogil": True,
+        "fastmath": {"reassoc", "contract", "nsz"},
+        "error_model": "numpy",
+    }
+    return cast(_Function, numba.njit(**options)(function))
+
+
+@_compiled
+def _gather(start, stop, x, kernel, stride, padding, size, out):  # type: ignore[no-untyped-def]
+    """out[c, i, j, r, s, :] = x[c, r·stride + i − padding, s·stride + j − padding, :], 0 outside of x."""
+    _, height, width, batch = x.shape
+    for c in range(start, stop):
+        for i in range(kernel[0]):
+            for j in range(kernel[1]):
+                first = min(size[1], max(0, -((j - padding[1]) // stride[1])))
+                last = min(size[1], max(first, (width - 1 - j + padding[1]) // stride[1] + 1))
+                for r in range(size[0]):
+                    h = r * stride[0] + i - padding[0]
+                    row = out[c, i, j, r]
+                    if h < 0 or h >= height:
+                        row[:] = 0
+                        continue
+                    row[:first] = 0
+                    row[last:] = 0
+                    if stride[1] == 1:
+                        row[first:last] = x[c, h, first + j - padding[1] : last + j - padding[1]]
+                    else:
+                        for s in range(first, last):
+                            row[s] = x[c, h, s * stride[1] + j - padding[1]]
+
+
+@_compiled
+def _scatter(start, stop, columns, kernel, stride, padding, size, out):  # type: ignore[no-untyped-def]
+    """The transpose of `_gather`: out[c, h, w, :] sums the columns that were copied from it."""
+    _, height, width, batch = out.shape
+    for c in range(start, stop):
+        out[c] = 0
+        for r in range(size[0]):
+            for i in range(kernel[0]):
+                h = r * stride[0] + i - padding[0]
+                if h < 0 or h >= height:
+                    continue
+                for j in range(kernel[1]):
+                    for s in range(size[1]):
+                        w = s * stride[1] + j - padding[1]
+                        if w >= 0 and w < width:
+                            for n in range(batch):
+                                out[c, h, w, n] += columns[c, i, j, r, s, n]
+
+
+@_compiled
+def _moments(start, stop, x, mean, variance):  # type: ignore[no-untyped-def]
+    """The mean and the biased variance of each row of x (channels, elements), in two passes."""
+    number = x.dtype.type
+    length = x.shape[1]
+    for c in range(start, stop):
+        total = 0.0
+        for piece in range(0, length, PIECE):
+            partial = number(0)
+            for m in range(piece, min(piece + PIECE, length)):
+                partial += x[c, m]
+            total += partial
+        mean[c] = total / length
+        middle = mean[c]
+        total = 0.0
+        for piece in range(0, length, PIECE):
+            partial = number(0)
+            for m in range(piece, min(piece + PIECE, length)):
+                partial += (x[c, m] - middle) ** 2
+            total += partial
+        variance[c] = total / length
+
+
+@_compiled
+def _norm_act(start, stop, x, mean, scale, bias, slope, y):  # type: ignore[no-untyped-def]
+    """y = leaky((x − mean) · scale + bias), for x (channels, elements)."""
+    slope = x.dtype.type(slope)
+    for c in range(start, stop):
+        middle, factor, shift = mean[c], scale[c], bias[c]
+        for m in range(x.shape[1]):
+            normal = (x[c, m] - middle) * factor + shift
+            y[c, m] = normal if normal > 0 else slope * normal
+
+
+@_compiled
+def _norm_act_backward(  # type: ignore[no-untyped-def]
+    start, stop, x, mean, inverse_std, weight, bias, slope, of_batch, grad, grad_x, grad_weight, grad_bias
+):
+    """Backward of `_norm_act`: the sums that need the whole channel, then the gradient."""
+    number = x.dtype.type
+    slope, length = number(slope), x.shape[1]
+    for c in range(start, stop):
+        middle, shift = mean[c], bias[c]
+        factor = weight[c] * inverse_std[c]
+        total = total_dot = 0.0
+        for piece in range(0, length, PIECE):
+            partial = partial_dot = number(0)
+            for m in range(piece, min(piece + PIECE, length)):
+                centred = x[c, m] - middle
+                g = grad[c, m] if centred * factor + shift > 0 else slope * grad[c, m]
+                partial += g
+                partial_dot += g * centred
+            total += partial
+            total_dot += partial_dot
+        grad_bias[c] = total
+        grad_weight[c] = total_dot * inverse_std[c]
+        offset = number(total / length if of_batch else 0)
+        along = number(total_dot * inverse_std[c] ** 2 / length if of_batch else 0)
+        for m in range(length):
+            centred = x[c, m] - middle
+            g = grad[c, m] if centred * factor + shift > 0 else slope * grad[c, m]
+            grad_x[c, m] = factor * (g - offset - centred * along)
+
+
+@_compiled
+def _norm_act_pool(start, stop, x, mean, scale, bias, slope, y, place):  # type: ignore[no-untyped-def]
+    """As `_norm_act`, then the greatest of each 2 × 2 window and its place, for x (C, H, W, N)."""
+    slope = x.dtype.type(slope)
+    _, height, width, batch = y.shape
+    for c in range(start, stop):
+        middle, factor, shift = mean[c], scale[c], bias[c]
+        for r in range(height):
+            for s in range(width):
+                for n in range(batch):
+                    best = (x[c, 2 * r, 2 * s, n] - middle) * factor + shift
+                    best = best if best > 0 else slope * best
+                    at = np.uint8(0)
+                    for k in range(1, 4):
+                        rival = (x[c, 2 * r + k // 2, 2 * s + k % 2, n] - middle) * factor + shift
+                        rival = rival if rival > 0 else slope * rival
+                        better = rival > best or rival != rival
+                        best = rival if better else best
+                        at = np.uint8(k) if better else at
+                    y[c, r, s, n] = best
+                    place[c, r, s, n] = at
+
+
+@_compiled
+def _norm_act_pool_backward(  # type: ignore[no-untyped-def]
+    start,
+    stop,
+    x,
+    mean,
+    inverse_std,
+    weight,
+    bias,
+    slope,
+    of_batch,
+    place,
+    grad,
+    grad_x,
+    grad_weight,
+    grad_bias,
+):
+    """Backward of `_norm_act_pool`: only one pixel of each window has a gradient from above."""
+    number = x.dtype.type
+    slope, zero = number(slope), number(0)
+    _, height, width, batch = grad.shape
+    length = x.shape[1] * x.shape[2] * batch
+    for c in range(start, stop):
+        middle, shift = mean[c], bias[c]
+        factor = weight[c] * inverse_std[c]
+        total = total_dot = 0.0
+        for r in range(height):
+            for s in range(width):
+                partial = partial_dot = zero
+                for n in range(batch):
+                    at = place[c, r, s, n]
+                    upper = x[c, 2 * r, 2 * s + 1, n] if at == 1 else x[c, 2 * r, 2 * s, n]
+                    lower = x[c, 2 * r + 1, 2 * s + 1, n] if at == 3 else x[c, 2 * r + 1, 2 * s, n]
+                    centred = (lower if at > 1 else upper) - middle
+                    g = grad[c, r, s, n] if centred * factor + shift > 0 else slope * grad[c, r, s, n]
+                    partial += g
+                    partial_dot += g * centred
+                total += partial
+                total_dot += partial_dot
+        grad_bias[c] = total
+        grad_weight[c] = total_dot * inverse_std[c]
+        offset = number(total / length if of_batch else 0)
+        along = number(total_dot * inverse_std[c] ** 2 / length if of_batch else 0)
+        for h in range(x.shape[1]):
+            for w in range(x.shape[2]):
+                r, s = h // 2, w // 2
+                here = 2 * (h % 2) + w % 2
+                if r < height and s < width:
+                    for n in range(batch):
+                        centred = x[c, h, w, n] - middle
+                        g = grad[c, r, s, n] if centred * factor + shift > 0 else slope * grad[c, r, s, n]
+                        g = g if place[c, r, s, n] == here else zero
+                        grad_x[c, h, w, n] = factor * (g - offset - centred * along)
+                else:  # the last row or column of an odd size, which no window sees
+                    for n in range(batch):
+                        grad_x[c, h, w, n] = -factor * (offset + (x[c, h, w, n] - middle) * along)
+
+
+def im2col(x: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> FloatArray:
+    """See `functional.conv.im2col`."""
+    x, size = np.ascontiguousarray(x), output_size(x.shape[1:3], kernel, stride, padding)
+    out = empty((x.shape[0], *kernel, *size, x.shape[3]), x.dtype)
+    split(_gather, x.shape[0], out.size, x, kernel, stride, padding, size, out)
+    return out.reshape(x.shape[0] * kernel[0] * kernel[1], -1)
+
+
+def col2im(
+    columns: FloatArray, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair
+) -> FloatArray:
+    """See `functional.conv.col2im`."""
+    size = output_size((shape[1], shape[2]), kernel, stride, padding)
+    out = empty(shape, columns.dtype)
+    seen = columns.reshape(shape[0], *kernel, *size, shape[3])
+    split(_scatter, shape[0], columns.size, seen, kernel, stride, padding, size, out)
+    return out
+
+
+def norm_act_pool_forward(
+    x: FloatArray,
+    weight: FloatArray,
+    bias: FloatArray,
+    eps: float,
+    statistics: tuple[FloatArray, FloatArray] | None,
+    slope: float,
+    window: int,
+) -> tuple[FloatArray, Any]:
+    """See `functional.normalization.norm_act_pool_forward`; `window` is 1 or 2."""
+    x = np.ascontiguousarray(x)
+    channels, height, width, batch = x.shape
+    flat = x.reshape(channels, -1)
+    if statistics is None:
+        mean, variance = np.empty_like(weight), np.empty_like(weight)
+        split(_moments, channels, x.size, flat, mean, variance)
+    else:
+        mean, variance = statistics
+    inverse_std = 1 / np.sqrt(variance + eps)
+    constants = (mean, weight * inverse_std, bias, slope)
+    place = None
+    if window == 1:
+        y = empty_like(x)
+        split(_norm_act, channels, x.size, flat, *constants, y.reshape(channels, -1))
+    else:
+        y = empty((channels, height // 2, width // 2, batch), x.dtype)
+        place = empty(y.shape, np.uint8)
+        split(_norm_act_pool, channels, x.size, x, *constants, y, place)
+    return y, (mean, variance, x, inverse_std, weight, bias, slope, statistics is None, place)
+
+
+def norm_act_pool_backward(saved: Any, grad: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """See `functional.normalization.norm_act_pool_backward`."""
+    mean, _, x, inverse_std, weight, bias, slope, of_batch, place = saved
+    grad = np.ascontiguousarray(grad)
+    channels = x.shape[0]
+    grad_x, grad_weight, grad_bias = empty_like(x), np.empty_like(weight), np.empty_like(bias)
+    constants = (mean, inverse_std, weight, bias, slope, of_batch)
+    if place is None:
+        flat, flat_grad, flat_grad_x = (array.reshape(channels, -1) for array in (x, grad, grad_x))
+        sums = (flat_grad_x, grad_weight, grad_bias)
+        split(_norm_act_backward, channels, x.size, flat, *constants, flat_grad, *sums)
+    else:
+        sums = (grad_x, grad_weight, grad_bias)
+        split(_norm_act_pool_backward, channels, x.size, x, *constants, place, grad, *sums)
+    return grad_x, grad_weight, grad_bias

@@ -1,0 +1,361 @@
+"""Layers: the hyperparameters, the names of the parameters, and a check at the door.
+
+A layer holds no arrays. Parameters and running statistics come with each call as `state`, a mapping under
+torch's names; what backward needs goes back to the caller as `saved`. So one layer serves any number of
+networks, devices and threads at once.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from custom_backend import init
+from custom_backend.array import Array, Pair, State, check_input, expect, namespace, pair
+from custom_backend.functional import activation, conv, dropout, linear, loss, normalization, pooling
+
+IMAGES = "channels, height, width, batch"
+FEATURES = "features, batch"
+
+Initialise: TypeAlias = Callable[[np.random.Generator, tuple[int, ...]], init.Weights]
+Backward: TypeAlias = tuple[Array | None, dict[str, Array]]
+
+
+class Layer:
+    """A differentiable function of an array and of a state, whose entries are listed in `names`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The entries of the state, as torch names them."""
+        return ()
+
+    def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> dict[str, Array]:
+        """A fresh state of float32 NumPy arrays."""
+        return {}
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """(y, saved). Training updates the running statistics in `state` in place."""
+        raise NotImplementedError
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """(∂L/∂x, {name: ∂L/∂parameter}). Where `need_x` is false, ∂L/∂x may be None."""
+        raise NotImplementedError
+
+
+class _Weighted(Layer):
+    """A layer with a weight of `shape` and, where `bias` is true, a bias."""
+
+    bias: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("weight", "bias") if self.bias else ("weight",)
+
+    def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> dict[str, Array]:
+        """The weight as `initialise` draws it, the bias as torch does."""
+        state = {"weight": initialise(rng, self.shape)}
+        if self.bias:
+            state["bias"] = init.bias_default(rng, self.shape)
+        return {name: array.astype(np.float32) for name, array in state.items()}
+
+    def _named(self, grad_x: Array | None, *gradients: Array) -> Backward:
+        return grad_x, dict(zip(self.names, gradients, strict=False))
+
+
+@dataclass(frozen=True)
+class Linear(_Weighted):
+    """y = W x + b: (inputs, batch) → (outputs, batch)."""
+
+    inputs: int
+    outputs: int
+    bias: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(outputs, inputs)."""
+        return self.outputs, self.inputs
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `linear_forward`."""
+        check_input(str(self), x, FEATURES, state)
+        expect(x.shape[0] == self.inputs, str(self), f"{self.inputs} features", x.shape[0])
+        return linear.linear_forward(x, state["weight"], state.get("bias"))
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `linear_backward`."""
+        return self._named(*linear.linear_backward(saved, grad, need_x))
+
+
+@dataclass(frozen=True)
+class Conv2d(_Weighted):
+    """A cross-correlation: (inputs, H, W, batch) → (outputs, H', W', batch)."""
+
+    inputs: int
+    outputs: int
+    kernel_size: int | Pair
+    stride: int | Pair = 1
+    padding: int | Pair = 0
+    bias: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(outputs, inputs, kernel height, kernel width)."""
+        return self.outputs, self.inputs, *pair(self.kernel_size)
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `conv2d_forward`."""
+        check_input(str(self), x, IMAGES, state)
+        expect(x.shape[0] == self.inputs, str(self), f"{self.inputs} channels", x.shape[0])
+        stride, padding = pair(self.stride), pair(self.padding)
+        check_fits(self, x, pair(self.kernel_size), padding)
+        return conv.conv2d_forward(x, state["weight"], state.get("bias"), stride, padding)
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `conv2d_backward`."""
+        return self._named(*conv.conv2d_backward(saved, grad, need_x))
+
+
+@dataclass(frozen=True)
+class BatchNorm2d(Layer):
+    """Batch normalisation with running statistics, which move by `momentum` towards those of each batch."""
+
+    features: int
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Two parameters, then three running statistics."""
+        return "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
+
+    def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> dict[str, Array]:
+        """The identity: weight 1, bias 0, running mean 0, running variance 1."""
+        values = zip(self.names[:4], (1, 0, 0, 1), strict=True)
+        state: dict[str, Array] = {name: np.full(self.features, x, np.float32) for name, x in values}
+        return state | {"num_batches_tracked": np.array(0)}
+
+    def check(self, state: State, x: Array, training: bool) -> None:
+        """Check the input, as every layer does; the variance of a single value is no variance."""
+        check_input(str(self), x, IMAGES, state)
+        expect(x.shape[0] == self.features, str(self), f"{self.features} channels", x.shape[0])
+        several = not training or math.prod(x.shape[1:]) > 1
+        expect(several, str(self), "more than one value per channel when training", f"shape {tuple(x.shape)}")
+
+    def track(self, state: State, mean: Array, variance: Array, count: int) -> None:
+        """Move the running statistics towards those of a batch, with its unbiased variance, as torch does."""
+        for name, value in (("running_mean", mean), ("running_var", variance * (count / (count - 1)))):
+            running = state[name]
+            running += self.momentum * (value - running)
+        batches = state["num_batches_tracked"]
+        batches += 1
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `batch_norm_forward`."""
+        self.check(state, x, training)
+        statistics = None if training else (state["running_mean"], state["running_var"])
+        y, saved = normalization.batch_norm_forward(x, state["weight"], state["bias"], self.eps, statistics)
+        if training:
+            self.track(state, saved.mean, saved.variance, math.prod(x.shape[1:]))
+        return y, saved
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `batch_norm_backward`."""
+        grad_x, grad_weight, grad_bias = normalization.batch_norm_backward(saved, grad)
+        return grad_x, {"weight": grad_weight, "bias": grad_bias}
+
+
+@dataclass(frozen=True)
+class _Pool(Layer):
+    """A window that moves by `stride`, by its own size if that is None."""
+
+    kernel_size: int | Pair
+    stride: int | Pair | None = None
+    padding: int | Pair = 0
+
+    @property
+    def geometry(self) -> tuple[Pair, Pair, Pair]:
+        """(kernel, stride, padding)."""
+        kernel = pair(self.kernel_size)
+        return kernel, kernel if self.stride is None else pair(self.stride), pair(self.padding)
+
+    def check(self, x: Array) -> None:
+        kernel, _, padding = self.geometry
+        check_input(str(self), x, IMAGES)
+        fits = all(2 * p <= k for p, k in zip(padding, kernel, strict=True))
+        expect(fits, str(self), "padding of at most half the kernel", f"{padding} for {kernel}")
+        check_fits(self, x, kernel, padding)
+
+
+class MaxPool2d(_Pool):
+    """The greatest value of each window."""
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `max_pool2d_forward`."""
+        self.check(x)
+        return pooling.max_pool2d_forward(x, *self.geometry)
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `max_pool2d_backward`."""
+        return pooling.max_pool2d_backward(saved, grad), {}
+
+
+class AvgPool2d(_Pool):
+    """The mean of each window; the border counts as zeros."""
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `avg_pool2d_forward`."""
+        self.check(x)
+        return pooling.avg_pool2d_forward(x, *self.geometry)
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `avg_pool2d_backward`."""
+        return pooling.avg_pool2d_backward(saved, grad), {}
+
+
+@dataclass(frozen=True)
+class AdaptiveAvgPool2d(Layer):
+    """The mean of each of `output_size` bins, whatever the size of the image."""
+
+    output_size: int | Pair
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `adaptive_avg_pool2d_forward`."""
+        check_input(str(self), x, IMAGES)
+        return pooling.adaptive_avg_pool2d_forward(x, pair(self.output_size))
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `adaptive_avg_pool2d_backward`."""
+        return pooling.adaptive_avg_pool2d_backward(saved, grad), {}
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """(channels, height, width, batch) → (channels · height · width, batch): a view."""
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """Merge all axes but the batch."""
+        return namespace(x).reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), x.shape
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """Part them again."""
+        return namespace(grad).reshape(grad, saved), {}
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Zeros with probability `p` in training, the identity in evaluation."""
+
+    p: float = 0.5
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `dropout_forward`; `rng` gives the seed of the mask."""
+        expect(0 <= self.p <= 1, str(self), "a probability p", self.p)
+        if not training or self.p == 0:
+            return x, None
+        if rng is None:
+            raise ValueError(f"{self}: expected a random generator `rng` when training, got None")
+        return dropout.dropout_forward(x, self.p, int(rng.integers(2**63)))
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `dropout_backward`."""
+        return grad if saved is None else dropout.dropout_backward(saved, grad), {}
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Layer):
+    """x where x > 0, `negative_slope` · x elsewhere."""
+
+    negative_slope: float = 0.01
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `leaky_relu_forward`."""
+        return activation.leaky_relu_forward(x, self.negative_slope)
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `leaky_relu_backward`."""
+        return activation.leaky_relu_backward(saved, grad), {}
+
+
+@dataclass(frozen=True)
+class ReLU(LeakyReLU):
+    """max(x, 0)."""
+
+    negative_slope: float = 0.0
+
+
+@dataclass(frozen=True)
+class SELU(Layer):
+    """The self-normalising activation."""
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `selu_forward`."""
+        return activation.selu_forward(x)
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `selu_backward`."""
+        return activation.selu_backward(saved, grad), {}
+
+
+@dataclass(frozen=True)
+class Sigmoid(Layer):
+    """1 / (1 + e⁻ˣ)."""
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `sigmoid_forward`."""
+        return activation.sigmoid_forward(x)
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `sigmoid_backward`."""
+        return activation.sigmoid_backward(saved, grad), {}
+
+
+@dataclass(frozen=True)
+class LogSoftmax(Layer):
+    """Logits (classes, batch) → the logarithms of the probabilities."""
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See `log_softmax_forward`."""
+        check_input(str(self), x, FEATURES)
+        return loss.log_softmax_forward(x)
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See `log_softmax_backward`."""
+        return loss.log_softmax_backward(saved, grad), {}
+
+
+def check_fits(layer: Layer, x: Array, kernel: Pair, padding: Pair) -> None:
+    """Check that the kernel is no larger than the padded image."""
+    whole = x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1]
+    expect(kernel[0] <= whole[0] and kernel[1] <= whole[1], str(layer), f"an image of at least {kernel}", whole)

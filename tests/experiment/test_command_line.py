@@ -1,0 +1,112 @@
+"""The command line as users call it: help, mistakes and their messages, before torch is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiment.command_line import assignments, check
+from experiment.errors import UserError
+from experiment.schema import Knob
+
+ROOT = Path(__file__).parents[2]
+MISTAKES = {
+    "model=enhnced": ["model=enhnced", "Did you mean enhanced?", "baseline, enhanced, mnist"],
+    "model.droput=0.2": ["model.droput=0.2: no such key", "Did you mean model.dropout?"],
+    "+model.droput=0.2": ["no such key", "model.dropout"],
+    "++model.droput=0.2": ["no such key", "model.dropout"],
+    "~model.droput": ["no such key", "model.dropout"],
+    "label_smoothing=0.1": ["Did you mean loss.label_smoothing?"],
+    "model.dropout=1.5": ["model.dropout=1.5", "float in [0, 1)"],
+    "trainer.max_epochs=-1": ["trainer.max_epochs=-1", "int in [1, inf)"],
+    "model.pooling=max": ["adaptive_avg | fixed_avg | fixed_max"],
+    "seed=one": ["seed=one", "int in"],
+    "optimizer.momentum=0.9": ["the chosen optimizer has no such key", "optimizer.betas"],
+    "model.dropout=0,0.5": ["several values are a sweep: add -m"],
+    "+callbacks.mine._target_=os.system": ["only names from"],
+    "callbacks.figures.colour=red": ["no such key"],
+    "model.dropout": ["model.dropout"],
+    "model=null": ["no such option"],
+    "model=3": ["not a value"],
+    "-m model=mnist,enhanced model.dropout=0,1": ["model.dropout=1"],
+    "-m model=mnist,enhnced": ["model=enhnced"],
+    "-m seed=range(3) model.dropout=choice(0.1,2)": ["model.dropout=2"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_named_with_what_is_allowed(arguments):
+    with pytest.raises(UserError) as error:
+        check(arguments.split())
+    for part in MISTAKES[arguments]:
+        assert part in str(error.value)
+
+
+def test_all_mistakes_are_reported_at_once():
+    with pytest.raises(UserError, match=r"(?s)model\.dropout=2.*seed=-1"):
+        check(["model.dropout=2", "seed=-1"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "model=enhanced data=cifar10 optimizer=sgd optimizer.momentum=0.8",
+        "-m model=mnist,enhanced model.dropout=0,0.3 seed=range(3)",
+        "callbacks.figures=null ~callbacks.history",
+        "callbacks=early_stopping callbacks.early_stopping.patience=3",
+        "+callbacks.timer._target_=lightning.pytorch.callbacks.Timer",
+        "model.widths=[8,16] optimizer.betas=[0.8,0.9]",
+        "experiment=cifar10_quick",
+        "hydra.sweep.dir=elsewhere",
+    ],
+)
+def test_what_is_right_passes(arguments):
+    check(arguments.split())
+
+
+def test_a_user_s_own_config_directory_brings_its_keys(tmp_path):
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "mine.yaml").write_text("_target_: torch.optim.RMSprop\nlr: 0.1\nalpha: 0.9\n")
+    start = ["--config-dir", str(tmp_path), "optimizer=mine"]
+    check([*start, "optimizer.alpha=0.5"])
+    with pytest.raises(UserError, match="expected float"):
+        check([*start, "optimizer.alpha=high"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["model.droput=1"]])
+def test_answers_come_without_torch(arguments):
+    spy = (
+        "import sys, runpy\n"
+        f"sys.argv = ['train.py', *{arguments}]\n"
+        "try:\n"
+        "    runpy.run_path('train.py', run_name='__main__')\n"
+        "except SystemExit as exit:\n"
+        "    print('code', exit.code)\n"
+        "print('heavy', sorted({'torch', 'lightning', 'matplotlib'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", spy], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("heavy []\n")
+    assert ("code 1" in done.stdout) == (arguments == ["model.droput=1"])
+    if arguments == ["--help"]:
+        for part in ("baseline | enhanced | mnist", "model.dropout=0.3", "float in [0, 1)", "data.root"):
+            assert part in done.stdout
+    if arguments == ["--cfg", "job"]:
+        assert "label_smoothing: 0.0" in done.stdout
+
+
+KNOBS = {"run": Knob("str", "a run"), "ckpt": Knob("str", "a checkpoint", optional=True)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["rum=x"], "Did you mean run?"), ([], "run=: a run"), (["run"], "expected key=value")],
+)
+def test_assignments_name_the_mistake(arguments, message):
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        assignments(arguments, KNOBS, "usage")
+
+
+def test_assignments():
+    assert assignments(["run=a=b"], KNOBS, "usage") == {"run": "a=b", "ckpt": None}

@@ -1,0 +1,135 @@
+"""The run folder: unique, whole or not there, readable by its own means."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from experiment.errors import UserError
+from experiment.results import summary
+from experiment.run import Run, write_atomically
+
+CONFIG = OmegaConf.create({"seed": 0, "callbacks": {"checkpoint": {"monitor": "val_acc"}}})
+
+
+def rows(accuracies: list[float | None], losses: list[float] | None = None) -> list[dict[str, float | None]]:
+    return [
+        {
+            "epoch": epoch, "train_loss": 1 / epoch, "train_acc": 0.5, "val_acc": accuracy,
+            "val_loss": losses[epoch - 1] if losses else accuracy and 1 - accuracy,
+            "train_seconds": 2.0, "images_per_second": 100.0 * epoch,
+        }
+        for epoch, accuracy in enumerate(accuracies, start=1)
+    ]  # fmt: skip
+
+
+def test_runs_that_start_at_one_instant_never_share_a_folder(tmp_path):
+    folders: list[Path] = []
+    barrier = threading.Barrier(8)
+
+    def create() -> None:
+        barrier.wait()
+        folders.append(Run.create(CONFIG, tmp_path, "same").folder)
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(folders)) == 8
+    assert {folder.name for folder in folders} == {"same", *(f"same-{i}" for i in range(2, 9))}
+
+
+def test_a_new_run_says_what_it_is(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    assert Run.open(run.folder).config == CONFIG
+    facts = run.provenance
+    assert facts["status"] == "running"
+    assert facts["packages"]["torch"]
+    assert facts["hardware"]["cores"] >= 1
+    assert facts["start"]
+
+
+def test_finish_reads_the_epochs_from_the_folder(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    (run.folder / "metrics.csv").write_text(
+        "epoch,train_loss,train_acc,val_loss,val_acc,train_seconds,images_per_second\n"
+        "1,0.9,0.5,0.8,0.6,2,100\n2,0.5,0.7,0.7,0.7,2,300\n"
+    )
+    run.finish("finished", test_acc=0.65)
+    assert run.results["status"] == run.provenance["status"] == "finished"
+    assert (run.results["epochs"], run.results["best_epoch"], run.results["test_acc"]) == (2, 2, 0.65)
+    assert run.results["images_per_second"] == 200
+
+
+def test_only_the_first_rank_writes(tmp_path, monkeypatch):
+    run = Run.create(CONFIG, tmp_path, "run")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    Run(run.folder).finish("finished")
+    assert run.provenance["status"] == "running"
+
+
+def test_processes_of_one_run_share_its_folder(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    with run.log_file():
+        assert Run.create(CONFIG, tmp_path, "run").folder == run.folder
+    assert Run.create(CONFIG, tmp_path, "run").folder != run.folder
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    Run.create(CONFIG, tmp_path, "good")
+    with pytest.raises(UserError, match=r"(?s)bad is not a run folder: it does not exist.*good"):
+        Run.open(tmp_path / "bad")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"has no config.yaml"):
+        Run.open(tmp_path / "empty")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    (run.folder / "results.json").write_text('{"half": ')
+    with pytest.raises(UserError, match="results.json is damaged"):
+        _ = run.results
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new \ud800")
+    assert path.read_text() == "old"
+
+
+def test_results_hold_no_nan(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_json("x.json", {"loss": float("nan")})
+    assert not (run.folder / "x.json").exists()
+
+
+def test_summary():
+    found = summary(rows([0.5, 0.896, 0.90, 0.89]), "val_acc")
+    assert (found["epochs"], found["best_epoch"], found["convergence_epoch"]) == (4, 3, 2)
+    assert (found["monitored"], found["val_acc"]) == (0.90, 0.90)
+    assert found["final_train_loss"] == 0.25
+
+
+def test_summary_of_ties_takes_the_first():
+    assert summary(rows([0.9, 0.9]), "val_acc")["best_epoch"] == 1
+
+
+def test_summary_by_loss():
+    found = summary(rows([0.5, 0.9, 0.8], losses=[0.9, 0.8, 0.7]), "val_loss")
+    assert (found["best_epoch"], found["monitored"], found["val_acc"]) == (3, 0.7, 0.8)
+
+
+def test_summary_without_validation_takes_the_last():
+    found = summary(rows([None, None]), "val_acc")
+    assert (found["best_epoch"], found["monitored"], found["val_acc"]) == (2, 0.5, None)
+
+
+def test_summary_of_nothing():
+    assert summary([], "val_acc") == {"epochs": 0}
+    assert json.dumps(summary(rows([0.5]), "val_acc"))
