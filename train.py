@@ -12,8 +12,11 @@ from omegaconf import DictConfig
 
 from experiment.command_line import check, door, stop
 from experiment.errors import UserError
+from experiment.results import table
 from experiment.run import Run
 from experiment.schema import problems
+
+log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -24,7 +27,7 @@ def job(config: DictConfig) -> float | None:
         return start(config, is_sweep)
     except UserError as error:
         if is_sweep:  # the other jobs go on; Hydra exits with 1 at the end
-            logging.getLogger(__name__).error(f"job {HydraConfig.get().job.num} failed: {error}")
+            log.error(f"job {HydraConfig.get().job.num} failed: {error}")
             raise
         stop(error)
     except KeyboardInterrupt:
@@ -36,11 +39,12 @@ def start(config: DictConfig, is_sweep: bool) -> float | None:
     if wrong := problems(config):  # a sweeper may have drawn what the command line did not show
         raise UserError("\n       ".join(wrong))
     if is_sweep and config.trainer.strategy == "ddp":
-        raise UserError(
-            "trainer.strategy=ddp starts processes that a sweep cannot share. Sweep on one device a job"
-        )
+        raise UserError("trainer.strategy=ddp does not work inside a sweep: give each job one device")
     if config.resume:
         run = Run.open(Path(config.resume))
+        if run.provenance["status"] == "finished":
+            log.info(f"nothing to resume:\n{table(run.results, run.folder)}")
+            return float(run.results["monitored"])
         config = run.config
         run.resumed()
     else:
@@ -53,7 +57,7 @@ def start(config: DictConfig, is_sweep: bool) -> float | None:
         return train(config, run)
     finally:
         if run.results.get("status") != "finished":
-            logging.getLogger(__name__).info(f"continue with: python train.py resume={run.folder}")
+            log.info(f"continue with: python train.py resume={run.folder}")
 
 
 def _place(config: DictConfig, is_sweep: bool) -> tuple[Path, str]:
@@ -67,11 +71,5 @@ def _place(config: DictConfig, is_sweep: bool) -> tuple[Path, str]:
     return Path(config.output_dir), config.name or automatic
 
 
-def main() -> None:
-    """Check the command line, then hand it to Hydra."""
-    check(sys.argv[1:])
-    job()
-
-
 if __name__ == "__main__":
-    door(main)
+    door(lambda: (check(sys.argv[1:]), job()))

@@ -1,7 +1,7 @@
 """A neural network library from first principles, on any array module: NumPy, CuPy, …
 
 Layers hold no arrays: parameters are a dict that goes in, gradients a dict that comes out. The batch is the
-last axis. MNIST from its four idx files, decompressed or not, in `MNIST/raw`:
+last axis. MNIST, from its four gzipped files in `MNIST/raw`:
 
     import gzip, numpy as np, custom_backend as cb
 
@@ -31,8 +31,9 @@ last axis. MNIST from its four idx files, decompressed or not, in `MNIST/raw`:
             _, gradients = network.backward(saved, cb.cross_entropy_backward(saved_loss), need_x=False)
             optimizer.step(state, gradients)
         print(f"epoch {epoch}: loss {loss:.3f}")
-    logits, _ = network.forward(state, batch(images("t10k")))
-    print(f"accuracy {np.mean(logits.argmax(axis=0) == read('t10k-labels-idx1', 8)):.2%}")
+    x, labels = images("t10k"), read("t10k-labels-idx1", 8)
+    guesses = [network.forward(state, batch(part))[0].argmax(axis=0) for part in np.array_split(x, 20)]
+    print(f"accuracy {np.mean(np.concatenate(guesses) == labels):.2%}")
 """
 
 from custom_backend.functional.loss import (

@@ -63,6 +63,12 @@ def _check_overrides(
 ) -> list[str]:
     """Every mistake in ``overrides``, one line each."""
     wrong: list[str] = []
+    if any(override.key_or_group == "resume" for override in overrides):
+        wrong += [
+            f"{override.input_line}: resume= takes everything from the run's folder; leave this out"
+            for override in overrides
+            if override.key_or_group != "resume"
+        ]
     groups: list[tuple[str, list[Any]]] = []
     values: list[tuple[Override, list[Any]]] = []
     for override in overrides:

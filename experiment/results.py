@@ -49,16 +49,20 @@ def summary(rows: Sequence[Row], monitor: str) -> dict[str, Any]:
 def table(results: Mapping[str, Any], folder: Path) -> str:
     """The content of ``results.json`` for a person, with the paths of the run ``folder`` and its pictures."""
     lines = {"status": results["status"], "test accuracy": f"{results['test_acc']:.2%}"}
+    lines["test loss"] = f"{results['test_loss']:.4f}"
     if results.get("val_acc") is not None:
-        lines["validation"] = (
-            f"{results['val_acc']:.2%} at epoch {results['best_epoch']} of {results['epochs']}"
-        )
+        when = f"at epoch {results['best_epoch']} of {results['epochs']}"
+        lines["validation"] = f"{results['val_acc']:.2%} {when}"
+    if results["epochs"]:
+        speed = f"{results['images_per_second']:,.0f} images/s"
+        lines |= {
+            "final training loss": f"{results['final_train_loss']:.4f}",
+            "converged": f"at epoch {results['convergence_epoch']} (within 0.5 points of the best)",
+            "training": f"{results['train_seconds']:.1f} s, {speed}",
+        }
     lines |= {
-        "test loss": f"{results['test_loss']:.4f}",
-        "final training loss": f"{results['final_train_loss']:.4f}",
-        "converged": f"at epoch {results['convergence_epoch']} (within 0.5 points of the best)",
-        "training": f"{results['train_seconds']:.1f} s, {results['images_per_second']:,.0f} images/s",
-        "network": f"{results['parameters']:,} parameters, {results['flops_per_image'] / 1e6:,.1f} MFLOP an image",
+        "parameters": f"{results['parameters']:,}",
+        "FLOPs an image": f"{results['flops_per_image']:,}",
         "run folder": str(folder),
     }
     pictures = sorted(folder.glob("figures/*.png"))

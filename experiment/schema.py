@@ -134,7 +134,7 @@ KNOBS: dict[str, Knob] = {
     "trainer.devices": _positive("int", "devices on each node"),
     "trainer.num_nodes": _positive("int", "nodes of a cluster"),
     "trainer.strategy": Knob("str", "how devices share the work", choices=("auto", "ddp")),
-    "trainer.sync_batchnorm": Knob("bool", "normalise over the batches of all devices"),
+    "trainer.sync_batchnorm": Knob("bool", "normalise over the batches of all devices (GPUs only)"),
     "trainer.precision": Knob(
         "str", "floating-point format", choices=("32-true", "64-true", "bf16-mixed", "16-mixed")
     ),
@@ -182,15 +182,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(unique)}?" if unique else ""
 
 
-def problem(key: str, value: Any, default: Any = None) -> str | None:
+def is_allowed_target(name: str) -> bool:
+    """Whether a dotted name lies inside one of :data:`NAMESPACES`."""
+    return name.startswith(tuple(f"{package}." for package in NAMESPACES))
+
+
+def problem(key: str, value: object, default: object = None) -> str | None:
     """What is wrong with ``key=value``; ``None`` if nothing is.
 
     A key that is not declared above (a network or an optimizer of the user's own brings it) must have the
     type of its ``default``.
     """
     if key.endswith("_target_"):
-        allowed = any(str(value).startswith(f"{package}.") for package in NAMESPACES)
-        return None if allowed else f"{key}={value}: only names from {', '.join(NAMESPACES)} are allowed"
+        if is_allowed_target(str(value)):
+            return None
+        return f"{key}={value}: only names from {', '.join(NAMESPACES)} are allowed"
     if key in KNOBS:
         knob = KNOBS[key]
     elif default is None or isinstance(default, (list, dict)):

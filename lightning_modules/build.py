@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiment.errors import UserError
-from experiment.schema import NAMESPACES
+from experiment.schema import NAMESPACES, is_allowed_target
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
@@ -30,16 +31,15 @@ def instantiate(node: DictConfig, *args: Any, **extra: Any) -> Any:
     options = {str(key): value for key, value in _plain(node).items()}
     name = str(options.pop("_target_"))
     module, _, attribute = name.rpartition(".")
-    if not module.startswith(NAMESPACES):
+    if not is_allowed_target(name):
         raise UserError(f"_target_={name}: only names from {', '.join(NAMESPACES)} are allowed")
     try:
         target: Callable[..., Any] = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as missing:
         raise UserError(f"_target_={name}: there is no such thing ({missing})") from missing
     # a module also holds what it imports: the thing itself must come from an allowed package
-    if not (inspect.isclass(target) or inspect.isfunction(target)) or not target.__module__.startswith(
-        NAMESPACES
-    ):
+    is_callable = inspect.isclass(target) or inspect.isfunction(target)
+    if not is_callable or not is_allowed_target(f"{target.__module__}.{attribute}"):
         raise UserError(f"_target_={name}: is not a class or function of {', '.join(NAMESPACES)}")
     try:
         inspect.signature(target).bind(*args, **options, **extra)
@@ -81,6 +81,8 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         folder: the run folder, where callbacks find it as ``trainer.default_root_dir``.
         purge_step: first step whose TensorBoard events an earlier attempt may have left.
     """
+    if config.trainer.sync_batchnorm and not torch.cuda.is_available():
+        raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
     callbacks: list[Callback] = [instantiate(node) for node in config.callbacks.values() if node]
     if sys.stderr.isatty():
         callbacks.append(TQDMProgressBar(leave=False))
@@ -91,8 +93,11 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         for name, node in config.logger.items()
         if node
     ]
+    options = _plain(config.trainer)
+    if config.data.val_fraction == 0:
+        options["limit_val_batches"] = 0
     return Trainer(
-        **_plain(config.trainer),
+        **options,
         default_root_dir=folder,
         callbacks=callbacks,
         logger=loggers,

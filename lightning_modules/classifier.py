@@ -51,7 +51,7 @@ class Classifier(LightningModule):
         super().__init__()
         self.classes = tuple(classes)
         # on a CPU convolutions are 20–25 % faster when the channels of a pixel are neighbours
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.criterion = criterion
         self.make_optimizer = make_optimizer
         self.make_scheduler = make_scheduler
@@ -61,7 +61,7 @@ class Classifier(LightningModule):
             {
                 f"{stage}_metrics": nn.ModuleDict(
                     {
-                        f"{stage}_loss": MeanMetric(),
+                        f"{stage}_loss": MeanMetric(nan_strategy="disable"),
                         f"{stage}_acc": MulticlassAccuracy(
                             len(classes), average="micro", validate_args=False
                         ),

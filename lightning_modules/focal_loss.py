@@ -23,5 +23,6 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(N, C) logits and (N,) int64 targets to a scalar."""
         log_p = log_softmax(logits, dim=1).gather(1, targets[:, None]).squeeze(1)
-        # expm1 keeps 1 − p_t exact where p_t is almost 1
-        return (self.alpha * (-torch.expm1(log_p)) ** self.gamma * -log_p).mean()
+        # expm1 keeps 1 − p_t exact where p_t is almost 1; the bound keeps the slope of its power finite at 1
+        rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+        return (self.alpha * rest**self.gamma * -log_p).mean()

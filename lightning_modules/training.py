@@ -3,6 +3,7 @@
 import logging
 import pickle
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def train(config: DictConfig, run: Run) -> float | None:
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec")  # Lightning 2.6 on torch 2.14
     with run.log_file():
         try:
             measured = _fit_and_test(config, run)
@@ -51,7 +53,7 @@ def train(config: DictConfig, run: Run) -> float | None:
             raise
         run.finish("finished", **measured)
         log.info(table(run.results, run.folder))
-    score: float | None = run.results["monitored"]
+    score: float | None = run.results.get("monitored")
     return score
 
 
@@ -71,11 +73,10 @@ def evaluate(run: Run, checkpoint: Path, data_root: str | None = None) -> dict[s
         config.data.root = data_root
     # one device, and nothing written: the run's own figures and events stay as they are
     config.callbacks, config.logger = {}, {}
-    config.trainer |= {"devices": 1, "strategy": "auto", "num_nodes": 1}
+    config.trainer.update({"devices": 1, "strategy": "auto", "num_nodes": 1})
     data = build_data(config)
     data.load()
     _check_data(run, data)
-    load_checkpoint(checkpoint)
     return test(build_trainer(config, run.folder), build_classifier(config, data), data, checkpoint)
 
 
@@ -90,10 +91,10 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     step = load_checkpoint(last)["global_step"] if last.exists() else None
     trainer = build_trainer(config, run.folder, purge_step=step)
     cost = {"parameters": _parameters(module.network), "flops_per_image": _flops(module, data)}
+    sizes = " + ".join(f"{size:,} {part}" for part, size in data.sizes.items())
     log.info(
-        f"{run.folder.name}: {_short_name(config.model)} with {cost['parameters']:,} parameters, "
-        f"{cost['flops_per_image'] / 1e6:,.0f} MFLOP an image, on {data.dataset} "
-        f"({', '.join(f'{size:,} {part}' for part, size in data.sizes.items())}), {trainer.strategy.root_device}"
+        f"{run.folder.name}: {_short_name(config.model)}, {cost['parameters']:,} parameters, on {data.dataset} "
+        f"({sizes} images), {trainer.strategy.root_device}"
     )
     trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
     tested = test(trainer, module, data, run.folder / "checkpoints" / "best.ckpt")
@@ -107,15 +108,18 @@ def test(trainer: Trainer, module: Classifier, data: ImageDataModule, checkpoint
     Returns:
         ``test_loss``, ``test_acc`` and ``test_acc_per_class``, accuracies in [0, 1].
     """
-    path = checkpoint if checkpoint.exists() else None
-    (metrics,) = trainer.test(module, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
+    if checkpoint.exists():
+        content = load_checkpoint(checkpoint)
+        module.on_load_checkpoint(content)
+        module.load_state_dict(content["state_dict"])
+    (metrics,) = trainer.test(module, datamodule=data, verbose=False)
     counts = module.confusion.compute()
     recalls = (counts.diag() / counts.sum(dim=1)).tolist()
     return {
         **{name: float(value) for name, value in metrics.items()},
         # a smoke run may not meet every class
         "test_acc_per_class": {
-            name: None if recall != recall else recall  # noqa: PLR0124 – NaN
+            name: None if recall != recall else recall
             for name, recall in zip(data.classes, recalls, strict=True)
         },
     }
@@ -154,13 +158,13 @@ def _parameters(network: nn.Module) -> int:
 
 
 def _flops(module: Classifier, data: ImageDataModule) -> int:
-    """Floating-point operations of one image's forward pass: two for each multiplication in a matrix product."""
+    """Floating-point operations of one image's forward pass: two for each product in a matrix product."""
     was_training = module.training
     module.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(torch.zeros(1, *data.image_shape))
     module.train(was_training)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def _short_name(node: DictConfig) -> str:

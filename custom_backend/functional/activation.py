@@ -48,11 +48,11 @@ def selu_forward(x: Array) -> tuple[Array, Any]:
     Klambauer, Unterthiner, Mayr, Hochreiter: Self-normalizing neural networks (2017).
     """
     xp = namespace(x)
-    y = xp.where(x > 0, SELU_SCALE * x, SELU_SCALE * SELU_ALPHA * xp.expm1(xp.where(x > 0, 0 * x, x)))
+    y = SELU_SCALE * xp.where(x > 0, x, SELU_ALPHA * xp.expm1(xp.minimum(x, 0.0)))
     return y, (y,)
 
 
 def selu_backward(saved: Any, grad: Array) -> Array:
     """∂L/∂x = g λ where x > 0, g λ α eˣ elsewhere; there y = λ α (eˣ − 1), so λ α eˣ = y + λ α."""
     (y,) = saved
-    return grad * namespace(y).where(y > 0, 0 * y + SELU_SCALE, y + SELU_SCALE * SELU_ALPHA)
+    return grad * namespace(y).where(y > 0, SELU_SCALE, y + SELU_SCALE * SELU_ALPHA)

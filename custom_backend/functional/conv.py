@@ -39,7 +39,6 @@ def pad(x: Array, padding: Pair) -> Array:
     return padded
 
 
-@operation
 def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """Lay out what every window sees as a column.
 
@@ -54,7 +53,6 @@ def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     )
 
 
-@operation
 def col2im(columns: Array, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """The transpose of `im2col`: each pixel of an image of `shape` sums what the windows hold for it."""
     channels, height, width, batch = shape
@@ -66,6 +64,7 @@ def col2im(columns: Array, shape: tuple[int, ...], kernel: Pair, stride: Pair, p
     return padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width, :]
 
 
+@operation
 def conv2d_forward(
     x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pair
 ) -> tuple[Array, Any]:
@@ -84,6 +83,7 @@ def conv2d_forward(
     return namespace(x).reshape(y, (weight.shape[0], *size, x.shape[3])), (x, weight, stride, padding)
 
 
+@operation
 def conv2d_backward(saved: Any, grad: Array, need_x: bool = True) -> tuple[Array | None, Array, Array]:
     """With X = im2col(x), the forward pass is Y = W X, so ∂L/∂W = G Xᵀ and ∂L/∂X = Wᵀ G.
 

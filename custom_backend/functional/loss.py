@@ -79,6 +79,6 @@ def focal_loss_backward(saved: Any, grad: Array | float = 1.0) -> Array:
     log_p, log_pt, hot, alpha, gamma = saved
     xp = namespace(log_p)
     u = -xp.expm1(log_pt)
-    ratio = xp.where(u > 0, log_pt / xp.where(u > 0, u, 0 * u + 1), 0 * u - 1)
+    ratio = xp.where(u > 0, log_pt / xp.where(u > 0, u, 1.0), -1.0)
     slope = -alpha * u**gamma * (1 - gamma * xp.exp(log_pt) * ratio)
     return (hot - xp.exp(log_p)) * (slope * (grad / log_p.shape[1]))[None, :]

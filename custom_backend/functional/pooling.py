@@ -23,7 +23,7 @@ def max_pool2d_forward(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> t
         inside = pad(xp.ones_like(x[:1, :, :, :1]), padding)
         padded = xp.where(inside > 0, padded, -math.inf)
     first, *others = (padded[:, rows, cols, :] for rows, cols in windows(size, kernel, stride))
-    y, place = first, xp.astype(0 * first, xp.uint8)
+    y, place = first, xp.zeros_like(first, dtype=xp.uint8)
     for number, seen in enumerate(others, start=1):
         place = xp.maximum(place, number * xp.astype(seen > y, xp.uint8))
         y = xp.maximum(y, seen)
@@ -37,7 +37,7 @@ def max_pool2d_backward(saved: Any, grad: Array) -> Array:
     xp = namespace(grad)
     padded = zeros(grad, (channels, height + 2 * padding[0], width + 2 * padding[1], batch))
     for number, (rows, cols) in enumerate(windows(grad.shape[1:3], kernel, stride)):
-        padded[:, rows, cols, :] += xp.where(place == number, grad, 0 * grad)
+        padded[:, rows, cols, :] += xp.where(place == number, grad, 0.0)
     return padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width, :]
 
 

@@ -36,49 +36,6 @@ def _compiled(function: _Function) -> _Function:
 
 
 @_compiled
-def _gather(start, stop, x, kernel, stride, padding, size, out):  # type: ignore[no-untyped-def]
-    """out[c, i, j, r, s, :] = x[c, r·stride + i − padding, s·stride + j − padding, :], 0 outside of x."""
-    _, height, width, batch = x.shape
-    for c in range(start, stop):
-        for i in range(kernel[0]):
-            for j in range(kernel[1]):
-                first = min(size[1], max(0, -((j - padding[1]) // stride[1])))
-                last = min(size[1], max(first, (width - 1 - j + padding[1]) // stride[1] + 1))
-                for r in range(size[0]):
-                    h = r * stride[0] + i - padding[0]
-                    row = out[c, i, j, r]
-                    if h < 0 or h >= height:
-                        row[:] = 0
-                        continue
-                    row[:first] = 0
-                    row[last:] = 0
-                    if stride[1] == 1:
-                        row[first:last] = x[c, h, first + j - padding[1] : last + j - padding[1]]
-                    else:
-                        for s in range(first, last):
-                            row[s] = x[c, h, s * stride[1] + j - padding[1]]
-
-
-@_compiled
-def _scatter(start, stop, columns, kernel, stride, padding, size, out):  # type: ignore[no-untyped-def]
-    """The transpose of `_gather`: out[c, h, w, :] sums the columns that were copied from it."""
-    _, height, width, batch = out.shape
-    for c in range(start, stop):
-        out[c] = 0
-        for r in range(size[0]):
-            for i in range(kernel[0]):
-                h = r * stride[0] + i - padding[0]
-                if h < 0 or h >= height:
-                    continue
-                for j in range(kernel[1]):
-                    for s in range(size[1]):
-                        w = s * stride[1] + j - padding[1]
-                        if w >= 0 and w < width:
-                            for n in range(batch):
-                                out[c, h, w, n] += columns[c, i, j, r, s, n]
-
-
-@_compiled
 def _moments(start, stop, x, mean, variance):  # type: ignore[no-untyped-def]
     """The mean and the biased variance of each row of x (channels, elements), in two passes."""
     number = x.dtype.type
@@ -221,25 +178,6 @@ def _norm_act_pool_backward(  # type: ignore[no-untyped-def]
                 else:  # the last row or column of an odd size, which no window sees
                     for n in range(batch):
                         grad_x[c, h, w, n] = -factor * (offset + (x[c, h, w, n] - middle) * along)
-
-
-def im2col(x: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> FloatArray:
-    """See `functional.conv.im2col`."""
-    x, size = np.ascontiguousarray(x), output_size(x.shape[1:3], kernel, stride, padding)
-    out = empty((x.shape[0], *kernel, *size, x.shape[3]), x.dtype)
-    split(_gather, x.shape[0], out.size, x, kernel, stride, padding, size, out)
-    return out.reshape(x.shape[0] * kernel[0] * kernel[1], -1)
-
-
-def col2im(
-    columns: FloatArray, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair
-) -> FloatArray:
-    """See `functional.conv.col2im`."""
-    size = output_size((shape[1], shape[2]), kernel, stride, padding)
-    out = empty(shape, columns.dtype)
-    seen = columns.reshape(shape[0], *kernel, *size, shape[3])
-    split(_scatter, shape[0], columns.size, seen, kernel, stride, padding, size, out)
-    return out
 
 
 def norm_act_pool_forward(

@@ -4,6 +4,7 @@ Arithmetic on a mask is ten times as fast as `numpy.where` or a masked copy with
 """
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ from custom_backend.array import Pair, column, columns_of
 from custom_backend.functional.conv import output_size, windows
 from custom_backend.functional.normalization import Normalised
 from custom_backend.kernels.memory import empty, empty_like
+from custom_backend.kernels.parallel import split
 
 FloatArray = npt.NDArray[Any]
+
+CACHE = 1 << 21  # bytes of an im2col matrix at a time
 
 
 def zeros(like: FloatArray, shape: tuple[int, ...]) -> FloatArray:
@@ -41,31 +45,115 @@ def _bordered(x: FloatArray, padding: Pair, border: float) -> FloatArray:
     return out
 
 
-def im2col(x: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> FloatArray:
-    """See `functional.conv.im2col`: kh·kw copies, each of long runs of contiguous memory."""
+def _blocks(size: Pair, rows: int, batch: int, itemsize: int) -> list[tuple[slice, slice, slice]]:
+    """Cut the columns of an im2col matrix of `rows` rows into runs that fit the cache.
+
+    A run is either several whole rows of the output or a part of one: (rows, columns, where in the matrix).
+    """
+    pixels = max(1, CACHE // (rows * batch * itemsize))
+    height, width = size
+    if pixels >= width:
+        step = pixels // width
+        pieces = [(slice(r, min(r + step, height)), slice(0, width)) for r in range(0, height, step)]
+    else:
+        parts = -(-width // pixels)
+        cuts = [width * part // parts for part in range(parts + 1)]
+        pieces = [(slice(r, r + 1), slice(*cut)) for r in range(height) for cut in pairwise(cuts)]
+    return [
+        (r, s, slice((r.start * width + s.start) * batch, ((r.stop - 1) * width + s.stop) * batch))
+        for r, s in pieces
+    ]
+
+
+def _seen(rows: slice, cols: slice, kernel: Pair, stride: Pair) -> list[tuple[slice, slice]]:
+    """The pixels that each place of the kernel meets in the windows (rows, cols)."""
+    size = rows.stop - rows.start, cols.stop - cols.start
+    top, left = rows.start * stride[0], cols.start * stride[1]
+    return [
+        (slice(r.start + top, r.stop + top, r.step), slice(s.start + left, s.stop + left, s.step))
+        for r, s in windows(size, kernel, stride)
+    ]
+
+
+def conv2d_forward(
+    x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
+) -> tuple[FloatArray, Any]:
+    """See `functional.conv.conv2d_forward`: the same product, by blocks of columns that stay in the cache."""
+    outputs, inputs, *kernel = weight.shape
     size = output_size(x.shape[1:3], kernel, stride, padding)
+    batch, matrix = x.shape[3], columns_of(weight)
     padded = _bordered(x, padding, 0.0)
-    out = empty((x.shape[0], math.prod(kernel), *size, x.shape[3]), x.dtype)
-    for place, (rows, cols) in enumerate(windows(size, kernel, stride)):
-        out[:, place] = padded[:, rows, cols]
-    return out.reshape(x.shape[0] * math.prod(kernel), -1)
+    blocks = _blocks(size, matrix.shape[1], batch, x.itemsize)
+    y = empty((outputs, math.prod(size) * batch), x.dtype)
+
+    def part(start: int, stop: int) -> None:
+        for rows, cols, run in blocks[start:stop]:
+            columns = _columns(padded, rows, cols, kernel, stride)
+            np.matmul(matrix, columns, out=y[:, run])
+            if bias is not None:
+                y[:, run] += column(bias)
+
+    split(part, len(blocks), matrix.shape[1] * y.shape[1])
+    return y.reshape(outputs, *size, batch), (x, weight, stride, padding)
 
 
-def col2im(
-    columns: FloatArray, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair
-) -> FloatArray:
-    """See `functional.conv.col2im`."""
-    channels, height, width, batch = shape
-    size = output_size((height, width), kernel, stride, padding)
-    seen = columns.reshape(channels, math.prod(kernel), *size, batch)
-    padded = zeros(columns, (channels, height + 2 * padding[0], width + 2 * padding[1], batch))
-    for place, (rows, cols) in enumerate(windows(size, kernel, stride)):
-        padded[:, rows, cols] += seen[:, place]
-    if padding == (0, 0):
-        return padded
-    out = empty(shape, columns.dtype)
-    np.copyto(out, padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width])
-    return out
+def _columns(padded: FloatArray, rows: slice, cols: slice, kernel: Pair, stride: Pair) -> FloatArray:
+    """The columns of the im2col matrix that belong to the windows (rows, cols)."""
+    shape = (len(padded), math.prod(kernel), rows.stop - rows.start, cols.stop - cols.start, padded.shape[3])
+    columns = empty(shape, padded.dtype)
+    for place, (r, s) in enumerate(_seen(rows, cols, kernel, stride)):
+        columns[:, place] = padded[:, r, s]
+    return columns.reshape(shape[0] * shape[1], -1)
+
+
+def conv2d_backward(
+    saved: Any, grad: FloatArray, need_x: bool
+) -> tuple[FloatArray | None, FloatArray, FloatArray]:
+    """See `functional.conv.conv2d_backward`.
+
+    For ∂L/∂W the threads share the columns and add up at the end; for ∂L/∂x they share the channels of x, so
+    that no two of them add to the same pixel.
+    """
+    x, weight, stride, padding = saved
+    outputs, inputs, *kernel = weight.shape
+    size, batch = grad.shape[1:3], x.shape[3]
+    matrix, g = columns_of(weight), columns_of(grad)
+    work = matrix.shape[1] * g.shape[1]
+    padded = _bordered(x, padding, 0.0)
+    blocks = _blocks(size, matrix.shape[1], batch, x.itemsize)
+    partial = {}
+
+    def weight_part(start: int, stop: int) -> None:
+        total = np.zeros_like(matrix)
+        for rows, cols, run in blocks[start:stop]:
+            total += g[:, run] @ _columns(padded, rows, cols, kernel, stride).T
+        partial[start] = total
+
+    split(weight_part, len(blocks), work)
+    grad_weight = sum(partial[start] for start in sorted(partial)).reshape(weight.shape)
+    grad_bias = g.sum(axis=1)
+    if not need_x:
+        return None, grad_weight, grad_bias
+
+    grad_padded = empty(padded.shape, x.dtype)
+
+    def input_part(start: int, stop: int) -> None:
+        grad_padded[start:stop] = 0
+        own = columns_of(weight[:, start:stop]).T
+        for rows, cols, run in _blocks(size, len(own), batch, x.itemsize):
+            columns = matmul(own, g[:, run])
+            seen = columns.reshape(stop - start, math.prod(kernel), rows.stop - rows.start, -1, batch)
+            for place, (r, s) in enumerate(_seen(rows, cols, kernel, stride)):
+                grad_padded[start:stop, r, s] += seen[:, place]
+
+    split(input_part, inputs, work)
+    return _inside(grad_padded, x.shape, padding), grad_weight, grad_bias
+
+
+def _inside(padded: FloatArray, shape: tuple[int, ...], padding: Pair) -> FloatArray:
+    """Take off the border."""
+    (top, left), (_, height, width, _) = padding, shape
+    return padded[:, top : top + height, left : left + width]
 
 
 def leaky_relu_forward(x: FloatArray, slope: float) -> tuple[FloatArray, Any]:

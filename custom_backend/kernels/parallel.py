@@ -1,21 +1,26 @@
-"""Threads for compiled kernels that do not fight with those of BLAS and of torch.
+"""Threads for the kernels on the CPU that do not fight with those of BLAS and of torch.
 
-OpenMP's workers spin for a while after each piece of work and so steal the cores from BLAS's, which do the
-same. The workers here sleep when there is nothing to do, and a kernel holds no lock of the interpreter.
+BLAS's workers and OpenMP's spin for a while after each piece of work and steal the cores from whoever comes
+next. Here one pool of workers, which sleep when there is nothing to do, shares out whole pieces of work,
+matrix products included; meanwhile BLAS keeps to the thread that calls it.
 """
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-SMALLEST = 1 << 15  # elements; below, waking a thread costs more than it brings
+from threadpoolctl import ThreadpoolController
+
+SMALLEST = 1 << 16  # elements; below, waking a thread costs more than it brings
 
 
 @functools.cache
 def threads() -> int:
-    """How many threads a kernel runs on: OMP_NUM_THREADS, or as many as this process has cores."""
+    """How many threads share the work: OMP_NUM_THREADS, or as many as this process has cores."""
     return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
@@ -27,14 +32,56 @@ def _workers() -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_workers.cache_clear)  # a forked child has none of its parent's threads
 
 
+class _SerialBlas:
+    """Holds BLAS to one thread while at least one caller is inside."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, [1]
+
+    @functools.cached_property
+    def _libraries(self) -> list[Any]:
+        return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._before = [library.get_num_threads() for library in self._libraries]
+                self._set([1] * len(self._libraries))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._set(self._before)
+
+    def _set(self, counts: list[int]) -> None:
+        for library, count in zip(self._libraries, counts, strict=True):
+            library.set_num_threads(count)
+
+
+_serial_blas = _SerialBlas()
+
+
 def split(kernel: Callable[..., None], length: int, elements: int, *arguments: Any) -> None:
     """Run `kernel(start, stop, *arguments)` on every thread's share of range(length); this thread has one.
 
     `elements` tells how much work there is in all.
     """
     count = min(threads(), length) if elements >= SMALLEST else 1
+    if count == 1:
+        kernel(0, length, *arguments)
+        return
     bounds = [length * share // count for share in range(count + 1)]
-    futures = [_workers().submit(kernel, bounds[i], bounds[i + 1], *arguments) for i in range(1, count)]
-    kernel(bounds[0], bounds[1], *arguments)
-    for future in futures:
-        future.result()
+    with _serial_blas():
+        futures = [
+            _workers().submit(kernel, start, stop, *arguments)
+            for start, stop in zip(bounds[1:-1], bounds[2:], strict=True)
+        ]
+        try:
+            kernel(bounds[0], bounds[1], *arguments)
+        finally:
+            for future in futures:
+                future.result()

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 
 class BestAndLast(Checkpoint):
-    """Writes ``checkpoints/last.ckpt`` at the start and after every epoch, ``best.ckpt`` when it is the best yet.
+    """Writes ``checkpoints/last.ckpt`` at the start and after every epoch, ``best.ckpt`` after the best.
 
     Lightning's ModelCheckpoint forgets its best score when the folder has moved and writes no last
     checkpoint for an epoch that is not among the best; a run here is its folder, wherever that is.

@@ -64,6 +64,7 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
+        pl_module.log("lr", self._lr)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         train_seconds = self._train_end - self._start
         row = {
@@ -79,7 +80,7 @@ class History(Callback):
         self._write(Path(trainer.default_root_dir) / "metrics.csv")
         self._log_line(row, trainer.max_epochs)
 
-    @rank_zero_only  # type: ignore[untyped-decorator]
+    @rank_zero_only
     def _write(self, path: Path) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -87,7 +88,7 @@ class History(Callback):
         writer.writerows(self.rows)
         write_atomically(path, text.getvalue())
 
-    @rank_zero_only  # type: ignore[untyped-decorator]
+    @rank_zero_only
     def _log_line(self, row: dict[str, Any], epochs: int | None) -> None:
         figures = "  ".join(
             f"{stage} loss {row[f'{stage}_loss']:.4f} acc {row[f'{stage}_acc']:.2%}"

@@ -107,8 +107,9 @@ def convolutions(
         if number in pooled:
             if min(height, width) < 2:
                 raise UserError(
-                    f"the network is too deep for images of {shape[1]}×{shape[2]} pixels: nothing is left to pool "
-                    f"after convolution {number} of {len(widths)}. Give fewer model.widths or larger images"
+                    f"the network is too deep for images of {shape[1]}×{shape[2]} pixels: nothing is left to "
+                    f"pool after convolution {number} of {len(widths)}. "
+                    "Give fewer model.widths or larger images"
                 )
             layers[f"pool{number}"] = nn.MaxPool2d(2)
             height, width = height // 2, width // 2
@@ -130,7 +131,7 @@ def last_pooling(nn: Any, kind: str, shape: Shape) -> tuple[Layers, int]:
     else:
         if min(height, width) < 2:
             raise UserError(
-                f"model.pooling={kind} needs feature maps of at least 2×2, but {height}×{width} is left before it. "
+                f"model.pooling={kind} needs feature maps of at least 2×2, but {height}×{width} is left. "
                 "Use model.pooling=adaptive_avg, fewer model.widths or larger images"
             )
         layer = nn.AvgPool2d(2) if kind == "fixed_avg" else nn.MaxPool2d(2)

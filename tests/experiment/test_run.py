@@ -90,7 +90,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
     run = Run.create(CONFIG, tmp_path, "run")
     (run.folder / "results.json").write_text('{"half": ')
-    with pytest.raises(UserError, match="results.json is damaged"):
+    with pytest.raises(UserError, match=r"results\.json is damaged"):
         _ = run.results
 
 

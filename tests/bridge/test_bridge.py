@@ -1,0 +1,296 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from twins import ENGINE, batch, network, twins
+
+from lightning_modules import bridge
+from lightning_modules.optim import CustomAdam
+
+
+def assert_same_state(ours, theirs, tolerance=1e-9):
+    mine, other = ours.state_dict(), theirs.state_dict()
+    assert list(mine) == list(other)
+    for name in mine:
+        torch.testing.assert_close(mine[name], other[name], rtol=tolerance, atol=tolerance)
+
+
+def test_same_seed_same_names_same_weights():
+    pair = twins()
+    assert_same_state(pair.ours, pair.theirs, 0)
+    for name, parameter in pair.ours.named_parameters():
+        assert type(parameter) is nn.Parameter, name
+
+
+def test_state_dicts_interchange_strictly():
+    pair = twins(torch.float32)
+    x, _ = batch(torch.float32)
+    pair.theirs(x)
+    pair.ours.load_state_dict(pair.theirs.state_dict(), strict=True)
+    assert pair.ours[1].num_batches_tracked == 1
+    pair.theirs.load_state_dict(pair.ours.state_dict(), strict=True)
+    pair.ours.load_state_dict(copy.deepcopy(pair.theirs.state_dict()), strict=True, assign=True)
+    torch.testing.assert_close(pair.ours.eval()(x), pair.theirs.eval()(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_values_gradients_and_statistics_are_torchs(training, memory_format):
+    pair = twins()
+    x, _ = batch()
+    results = []
+    for model in (pair.ours, pair.theirs):
+        model.train(training)
+        own = x.to(memory_format=memory_format).clone(memory_format=torch.preserve_format).requires_grad_()
+        y = model(own)
+        y.square().sum().backward()
+        results.append([y, own.grad, *(p.grad for p in model.parameters())])
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+    assert_same_state(pair.ours, pair.theirs)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=str)
+def test_fifty_adam_steps_in_lockstep(dtype, tolerance):
+    pair = twins(dtype)
+    theirs = torch.optim.Adam(pair.theirs.parameters(), lr=1e-3)
+    ours = CustomAdam(pair.ours.parameters(), lr=1e-3)
+    loss_function = ENGINE.CrossEntropyLoss(label_smoothing=0.1)
+    for _ in range(50):
+        x, labels = batch(dtype)
+        expected = functional.cross_entropy(pair.theirs(x), labels, label_smoothing=0.1)
+        loss = loss_function(pair.ours(x), labels)
+        for optimizer, value in ((theirs, expected), (ours, loss)):
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        assert loss.item() == pytest.approx(expected.item(), abs=tolerance)
+
+
+def test_every_module_alone_equals_the_fused_run():
+    pair = twins()
+    x, _ = batch()
+    fused = pair.ours(x)
+    alone = copy.deepcopy(pair.theirs)
+    for module, twin in zip(pair.ours, alone, strict=True):
+        torch.testing.assert_close(module(x), twin(x), rtol=1e-9, atol=1e-9)
+        x = twin(x).detach()
+    torch.testing.assert_close(fused, x, rtol=1e-9, atol=1e-9)
+
+
+def test_hooks_see_what_passes_between_layers():
+    pair = twins()
+    x, _ = batch()
+    seen = {}
+    for kind, model in vars(pair).items():
+        model[1].register_forward_hook(lambda module, args, out, kind=kind: seen.update({kind: out}))
+        model[4].register_full_backward_hook(
+            lambda module, grad_in, grad_out, kind=kind: seen.update({kind + "_grad": grad_out[0]})
+        )
+        model(x.clone().requires_grad_()).sum().backward()
+    torch.testing.assert_close(seen["ours"], seen["theirs"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(seen["ours_grad"], seen["theirs_grad"], rtol=1e-9, atol=1e-9)
+
+
+def test_a_frozen_normalisation_in_a_training_network():
+    pair = twins()
+    x, _ = batch()
+    for model in vars(pair).values():
+        model.train()
+        model[1].eval().requires_grad_(False)
+        model(x).sum().backward()
+        assert model[1].weight.grad is None
+    torch.testing.assert_close(pair.ours[0].weight.grad, pair.theirs[0].weight.grad, rtol=1e-9, atol=1e-9)
+    assert_same_state(pair.ours, pair.theirs)
+
+
+def test_copies_are_independent_and_pickle_keeps_everything():
+    model = twins().ours.eval()
+    x, _ = batch()
+    expected = model(x)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with torch.no_grad():
+            assert torch.equal(other(x), expected)
+            other[0].weight.zero_()
+    assert torch.equal(model(x), expected)
+
+
+def test_accumulated_and_repeated_gradients():
+    pair = twins()
+    for model in vars(pair).values():
+        torch.manual_seed(1)
+        for _ in range(2):
+            x, labels = batch()
+            loss = functional.cross_entropy(model(x), labels)
+            loss.backward(retain_graph=True)
+            loss.backward()
+    for mine, other in zip(pair.ours.parameters(), pair.theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_backward_after_the_graph_is_freed_is_an_error():
+    loss = twins().ours(batch()[0]).sum()
+    loss.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
+def test_parameters_changed_before_backward_are_noticed():
+    model = twins().ours
+    loss = model(batch()[0]).sum()
+    with torch.no_grad():
+        model[0].weight += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_double_backward_is_refused():
+    model = twins().ours
+    (grad,) = torch.autograd.grad(model(batch()[0]).square().sum(), model[0].weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+def test_autocast_computes_in_float32_with_a_correct_gradient():
+    pair = twins(torch.float32)
+    x, labels = batch(torch.float32)
+    x = x.bfloat16()
+    own, plain = x.clone().requires_grad_(), x.float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = pair.ours(own)
+        loss = ENGINE.CrossEntropyLoss()(logits, labels)
+    assert logits.dtype == torch.float32
+    loss.backward()
+    functional.cross_entropy(pair.theirs(plain), labels).backward()
+    assert own.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(own.grad, plain.grad.bfloat16(), rtol=2e-2, atol=1e-6)
+    for mine, other in zip(pair.ours.parameters(), pair.theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_follows_torchs_generator():
+    model = network(ENGINE, dropout=0.5)
+    x, _ = batch(torch.float32)
+    torch.manual_seed(3)
+    first, second = model(x), model(x)
+    assert not torch.equal(first, second)
+    torch.manual_seed(3)
+    again = model(x)
+    torch.testing.assert_close(again, first)
+    state = torch.get_rng_state()
+    model.eval()(x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "focal"])
+def test_losses_on_torchs_logits(kind):
+    logits, labels = torch.randn(7, 4, dtype=torch.float64, requires_grad=True), torch.randint(4, (7,))
+    if kind == "focal":
+        loss = bridge.CustomFocalLoss(alpha=0.5, gamma=1.5)(logits, labels)
+        log_pt = functional.log_softmax(logits, 1).gather(1, labels[:, None])
+        expected = (-0.5 * (1 - log_pt.exp()) ** 1.5 * log_pt).mean()
+    else:
+        loss = bridge.CustomCrossEntropyLoss(0.2)(logits, labels)
+        expected = functional.cross_entropy(logits, labels, label_smoothing=0.2)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
+    (mine,) = torch.autograd.grad(2 * loss, logits)
+    (other,) = torch.autograd.grad(2 * expected, logits)
+    torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+def adams(dtype=torch.float64):
+    pair = twins(dtype)
+    settings = {"lr": 0.01, "weight_decay": 0.1}
+    return pair, CustomAdam(pair.ours.parameters(), **settings), torch.optim.Adam(pair.theirs.parameters(), **settings)
+
+
+def test_adams_state_interchanges_with_torchs():
+    pair, ours, theirs = adams()
+
+    def step(optimizer, model, seed):
+        torch.manual_seed(seed)
+        x, labels = batch()
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+
+    step(ours, pair.ours, 0)
+    step(theirs, pair.theirs, 0)
+    mine, other = copy.deepcopy(ours.state_dict()), copy.deepcopy(theirs.state_dict())
+    torch.testing.assert_close(mine["state"], other["state"], rtol=1e-9, atol=1e-9)
+    ours.load_state_dict(other)
+    theirs.load_state_dict(mine)
+    for seed in range(1, 4):
+        step(ours, pair.ours, seed)
+        step(theirs, pair.theirs, seed)
+    assert_same_state(pair.ours, pair.theirs)
+    assert ours.state_dict()["state"][0]["step"].item() == 4
+
+
+def test_adam_runs_a_closure():
+    weight = nn.Parameter(torch.ones(1))
+
+    def closure():
+        optimizer.zero_grad()
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer = CustomAdam([weight], lr=0.5)
+    assert optimizer.step(closure).item() == 1
+    assert weight.item() == pytest.approx(0.5)
+
+
+IMAGES = torch.zeros(2, 3, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda nn: nn.Conv2d(4, 4, 3, groups=2), r"Conv2d\(.*\): expected groups=1, got 2"),
+        (lambda nn: nn.Conv2d(4, 4, 3, padding="same"), r"expected padding in pixels, got 'same'"),
+        (lambda nn: nn.BatchNorm2d(4, affine=False), r"BatchNorm2d\(.*\): expected affine=True, got False"),
+        (lambda nn: nn.BatchNorm2d(4, momentum=None), r"BatchNorm2d\(.*\): expected a momentum, got None"),
+        (lambda nn: nn.MaxPool2d(2, ceil_mode=True), r"expected ceil_mode=False, got True"),
+        (lambda nn: nn.AvgPool2d(2, count_include_pad=False), r"expected count_include_pad=True, got False"),
+        (lambda nn: nn.Conv2d(3, 4, 7)(IMAGES), r"Conv2d\(.*expected an image of at least \(7, 7\), got \(5, 5\)"),
+        (lambda nn: nn.Conv2d(1, 4, 3)(IMAGES), r"Conv2d\(.*expected 1 channels, got 3"),
+        (lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.half()), r"Conv2d\(.*expected float32 or float64, got torch.float16"),
+        (lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.double()), r"expected weight of float64 like the input, got float32"),
+        (lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.to("meta")), r"expected a tensor on cpu or cuda, got meta"),
+        (lambda nn: nn.Conv2d(3, 4, 3).to("meta")(IMAGES), r"expected everything on cpu, got meta"),
+        (lambda nn: nn.CrossEntropyLoss()(torch.zeros(2, 3), torch.tensor([0, 3])), r"expected labels in \[0, 3\)"),
+        (lambda nn: bridge.namespace("fpga"), r"engine: expected one of auto, numpy, cupy, got 'fpga'"),
+        (lambda nn: nn.Conv2d(3, 4, 3, engine="cupy")(IMAGES), r"engine cupy: expected a tensor on cuda, got cpu"),
+    ],
+)
+def test_errors_name_layer_expected_and_got(build, message):
+    with pytest.raises(ValueError, match=message):
+        build(ENGINE)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_engine_cupy_without_a_gpu_is_an_error():
+    with pytest.raises(RuntimeError, match="engine cupy: expected .* got"):
+        bridge.namespace("cupy")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_all_is_as_in_torch():
+    pair = twins()
+    x, labels = (tensor.cuda() for tensor in batch())
+    losses = []
+    for model, optimizer in ((pair.ours.cuda(), CustomAdam), (pair.theirs.cuda(), torch.optim.Adam)):
+        own = optimizer(model.parameters(), lr=1e-3)
+        for _ in range(5):
+            loss = functional.cross_entropy(model(x), labels)
+            own.zero_grad()
+            loss.backward()
+            own.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-9)
+    assert_same_state(pair.ours, pair.theirs)

@@ -1,0 +1,134 @@
+"""Every layer beside its twin in torch, in shapes drawn by hypothesis."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+import custom_backend as cb
+
+
+class Case(NamedTuple):
+    layer: cb.Layer
+    twin: nn.Module
+    shape: tuple[int, ...]  # of the input, batch first
+
+
+def _window(draw: Any) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """An image size, and a kernel, stride and padding that fit it."""
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    size = tuple(draw(st.integers(max(1, k - 2 * p), 9)) for k, p in zip(kernel, padding, strict=True))
+    return size, kernel, stride, padding
+
+
+@st.composite
+def conv(draw: Any) -> Case:
+    size, kernel, stride, padding = _window(draw)
+    inputs, outputs, batch = (draw(st.integers(1, 4)) for _ in range(3))
+    bias = draw(st.booleans())
+    settings = {"stride": stride, "padding": padding, "bias": bias}
+    return Case(
+        cb.Conv2d(inputs, outputs, kernel, **settings),
+        nn.Conv2d(inputs, outputs, kernel, **settings),
+        (batch, inputs, *size),
+    )
+
+
+@st.composite
+def pool(draw: Any) -> Case:
+    size, kernel, stride, padding = _window(draw)
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 3)), *size)
+    if draw(st.booleans()):
+        return Case(cb.MaxPool2d(kernel, stride, padding), nn.MaxPool2d(kernel, stride, padding), shape)
+    return Case(cb.AvgPool2d(kernel, stride, padding), nn.AvgPool2d(kernel, stride, padding), shape)
+
+
+@st.composite
+def images(draw: Any) -> tuple[int, ...]:
+    return tuple(draw(st.integers(1, limit)) for limit in (4, 4, 9, 9))
+
+
+@st.composite
+def norm(draw: Any) -> Case:
+    shape = draw(images().filter(lambda s: s[0] * s[2] * s[3] > 1))
+    momentum, eps = draw(st.sampled_from([0.1, 0.5])), draw(st.sampled_from([1e-5, 1e-2]))
+    return Case(cb.BatchNorm2d(shape[1], eps, momentum), nn.BatchNorm2d(shape[1], eps, momentum), shape)
+
+
+@st.composite
+def norm_act_pool(draw: Any) -> Case:
+    shape = draw(images().filter(lambda s: s[0] * s[2] * s[3] > 1))
+    slope = draw(st.sampled_from([0.01, 0.3]))
+    layers = [cb.BatchNorm2d(shape[1]), cb.LeakyReLU(slope)]
+    twins = [nn.BatchNorm2d(shape[1]), nn.LeakyReLU(slope)]
+    if min(shape[2:]) >= 2 and draw(st.booleans()):
+        layers.append(cb.MaxPool2d(2))
+        twins.append(nn.MaxPool2d(2))
+    return Case(cb.Sequential(*layers), nn.Sequential(*twins), shape)
+
+
+@st.composite
+def linear(draw: Any) -> Case:
+    batch, inputs, outputs = (draw(st.integers(1, 6)) for _ in range(3))
+    bias = draw(st.booleans())
+    return Case(cb.Linear(inputs, outputs, bias), nn.Linear(inputs, outputs, bias), (batch, inputs))
+
+
+@st.composite
+def pointwise(draw: Any) -> Case:
+    layer, twin = draw(
+        st.sampled_from(
+            [
+                (cb.ReLU(), nn.ReLU()),
+                (cb.LeakyReLU(), nn.LeakyReLU()),
+                (cb.LeakyReLU(2.0), nn.LeakyReLU(2.0)),
+                (cb.SELU(), nn.SELU()),
+                (cb.Sigmoid(), nn.Sigmoid()),
+                (cb.Flatten(), nn.Flatten()),
+                (cb.Dropout(0.0), nn.Dropout(0.0)),
+            ]
+        )
+    )
+    return Case(layer, twin, draw(images()))
+
+
+@st.composite
+def log_softmax(draw: Any) -> Case:
+    return Case(cb.LogSoftmax(), nn.LogSoftmax(dim=1), (draw(st.integers(1, 4)), draw(st.integers(1, 6))))
+
+
+@st.composite
+def adaptive(draw: Any) -> Case:
+    size = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
+    return Case(cb.AdaptiveAvgPool2d(size), nn.AdaptiveAvgPool2d(size), draw(images()))
+
+
+CASES = {
+    "conv": conv(),
+    "pool": pool(),
+    "norm": norm(),
+    "norm_act_pool": norm_act_pool(),
+    "linear": linear(),
+    "pointwise": pointwise(),
+    "log_softmax": log_softmax(),
+    "adaptive": adaptive(),
+}
+
+
+def state_of(twin: nn.Module) -> dict[str, np.ndarray]:
+    """A copy of the twin's state as arrays."""
+    return {name: tensor.detach().clone().numpy() for name, tensor in twin.state_dict().items()}
+
+
+def randomised(twin: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The twin in `dtype` with every parameter and running statistic away from its special initial value."""
+    twin = twin.to(dtype)
+    with torch.no_grad():
+        for name, tensor in twin.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor) + 0.5 if "var" in name else torch.randn_like(tensor))
+    return twin

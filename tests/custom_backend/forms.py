@@ -1,0 +1,34 @@
+"""Run the library with a chosen set of forms, its work cut into small pieces so that every cut is met."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+
+from custom_backend import array
+from custom_backend.kernels import numpy_forms, parallel
+
+FORMS = {
+    "plain": (),
+    "numpy": (("custom_backend.kernels.numpy_forms", "numpy"),),
+    "numba": array.FORMS["numpy"],
+}
+
+
+@contextmanager
+def using(forms: str) -> Iterator[None]:
+    """NumPy arrays are computed by the plain text, by the NumPy forms, or by the numba forms."""
+    if forms == "numba":
+        pytest.importorskip("numba")
+    with (
+        mock.patch.dict(array.FORMS, numpy=FORMS[forms]),
+        mock.patch.object(parallel, "SMALLEST", 64),
+        mock.patch.object(parallel, "threads", lambda: 3),
+        mock.patch.object(numpy_forms, "CACHE", 1 << 11),
+    ):
+        array.fastest.cache_clear()
+        try:
+            yield
+        finally:
+            array.fastest.cache_clear()

@@ -1,0 +1,73 @@
+"""The machinery under the NumPy forms: memory, threads."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from custom_backend.kernels import memory, parallel
+
+
+def test_memory_returns_to_the_pool_with_its_last_array():
+    memory.release()
+    array = memory.empty((1000, 100), np.float32)
+    address, view = array.ctypes.data, array[10:].T
+    assert address % memory.ALIGNMENT == 0
+    del array
+    gc.collect()
+    assert memory.held() == 0
+    assert memory.empty((1000, 100), np.float32).ctypes.data != address
+    del view
+    gc.collect()
+    assert memory.held() > 0
+    assert memory.empty((1000, 100), np.float32).ctypes.data == address
+
+
+def test_the_pool_is_bounded(monkeypatch):
+    memory.release()
+    monkeypatch.setattr(memory, "LIMIT", 1 << 20)
+    arrays = [memory.empty((1 << 19,), np.uint8) for _ in range(4)]
+    arrays.clear()
+    gc.collect()
+    assert 0 < memory.held() <= 1 << 20
+
+
+def test_every_share_is_worked_on_once(monkeypatch):
+    monkeypatch.setattr(parallel, "threads", lambda: 3)
+    done, workers = np.zeros(10), set()
+
+    def kernel(start, stop, by):
+        done[start:stop] += by
+        workers.add(threading.get_ident())
+
+    parallel.split(kernel, 10, parallel.SMALLEST, 2)
+    assert done.tolist() == [2] * 10
+    assert len(workers) <= 3
+    parallel.split(kernel, 10, 1, 1)
+    assert done.tolist() == [3] * 10
+
+
+def test_blas_keeps_to_one_thread_only_while_the_work_is_shared(monkeypatch):
+    monkeypatch.setattr(parallel, "threads", lambda: 2)
+
+    def blas_threads():
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before, during = blas_threads(), []
+    parallel.split(lambda start, stop: during.append(blas_threads()), 2, parallel.SMALLEST)
+    assert during == [[1] * len(before)] * 2
+    assert blas_threads() == before
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_in_a_share_is_raised(monkeypatch, failing):
+    monkeypatch.setattr(parallel, "threads", lambda: 2)
+
+    def kernel(start, stop):
+        if start == failing:
+            raise ArithmeticError("broken")
+
+    with pytest.raises(ArithmeticError, match="broken"):
+        parallel.split(kernel, 2, parallel.SMALLEST)

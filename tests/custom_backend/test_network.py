@@ -1,0 +1,158 @@
+import gzip
+import inspect
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import forms
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import custom_backend as cb
+
+
+def networks():
+    """The same small network in the library and in torch."""
+
+    def build(nn, leaky):
+        return nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1, bias=False),
+            nn.BatchNorm2d(4),
+            leaky,
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3, stride=2),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 5),
+        )
+
+    torch.manual_seed(0)
+    return build(cb, cb.LeakyReLU(0.1)), build(nn, nn.LeakyReLU(0.1))
+
+
+@pytest.mark.parametrize("form", forms.FORMS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=str)
+def test_fifty_adam_steps_in_lockstep_with_torch(form, dtype, tolerance):
+    network, twin = networks()
+    twin = twin.to(dtype)
+    state = {name: tensor.detach().clone().numpy() for name, tensor in twin.state_dict().items()}
+    adam, theirs = cb.Adam(lr=1e-3), torch.optim.Adam(twin.parameters(), lr=1e-3)
+    with forms.using(form):
+        for _ in range(50):
+            x, labels = torch.randn(8, 2, 11, 11, dtype=dtype), torch.randint(5, (8,))
+            expected = nn.functional.cross_entropy(twin(x), labels)
+            theirs.zero_grad()
+            expected.backward()
+            theirs.step()
+            logits, saved = network.forward(state, np.moveaxis(x.numpy(), 0, -1), training=True)
+            loss, saved_loss = cb.cross_entropy_forward(logits, labels.numpy())
+            _, gradients = network.backward(saved, cb.cross_entropy_backward(saved_loss), need_x=False)
+            adam.step(state, gradients)
+            assert loss == pytest.approx(expected.item(), abs=tolerance)
+
+
+def test_names_and_initial_state_are_torchs():
+    network, twin = networks()
+    state = network.init(np.random.default_rng(0))
+    assert list(state) == list(network.names) == list(twin.state_dict())
+    for name, tensor in twin.state_dict().items():
+        assert state[name].shape == tuple(tensor.shape)
+
+
+def test_nested_networks_are_flat_to_the_state():
+    network, _ = networks()
+    nested = cb.Sequential(cb.Sequential(*network.layers[:4]), cb.Sequential(*network.layers[4:]))
+    state = nested.init(np.random.default_rng(0))
+    assert "0.1.running_mean" in state
+    x = np.random.default_rng(1).normal(size=(2, 9, 9, 3)).astype(np.float32)
+    y, saved = nested.forward(state, x, training=True)
+    grad_x, gradients = nested.backward(saved, np.ones_like(y))
+    assert grad_x.shape == x.shape
+    assert gradients["1.4.bias"].shape == (5,)
+
+
+def test_saved_arrays_are_not_overwritten_by_the_next_forward():
+    network, _ = networks()
+    state = network.init(np.random.default_rng(0))
+    x, other = np.random.default_rng(1).normal(size=(2, 2, 33, 33, 64)).astype(np.float32)
+    _, saved = network.forward(state, x, training=True)
+    expected = network.backward(saved, np.ones((5, 64), np.float32))
+    network.forward(state, other, training=True)
+    again = network.backward(saved, np.ones((5, 64), np.float32))
+    np.testing.assert_array_equal(again[0], expected[0])
+    for name, gradient in expected[1].items():
+        np.testing.assert_array_equal(again[1][name], gradient)
+
+
+def test_dropout_scales_what_it_keeps_and_repeats_by_seed():
+    layer, x = cb.Dropout(0.25), np.ones((40, 500), np.float32)
+    y, saved = layer.forward({}, x, training=True, rng=np.random.default_rng(0))
+    again, _ = layer.forward({}, x, training=True, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(y, again)
+    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.75], rtol=1e-6)
+    assert np.mean(y == 0) == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_array_equal(layer.backward(saved, x)[0], y)
+    assert layer.forward({}, x)[0] is x
+    assert not cb.Dropout(1.0).forward({}, x, True, np.random.default_rng(0))[0].any()
+
+
+IMAGE = np.zeros((3, 5, 5, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "message"),
+    [
+        (cb.Conv2d(3, 4, 7), IMAGE, r"Conv2d\(.*\): expected an image of at least \(7, 7\), got \(5, 5\)"),
+        (cb.Conv2d(1, 4, 3), IMAGE, r"Conv2d\(.*\): expected 1 channels, got 3"),
+        (cb.Conv2d(3, 4, 3), IMAGE[0], r"expected an array \(channels, height, width, batch\), got shape"),
+        (cb.Conv2d(3, 4, 3), IMAGE.astype(np.int64), r"expected float32 or float64, got int64"),
+        (cb.Conv2d(3, 4, 3), IMAGE.astype(np.float64), r"expected weight of float64 like the input, got float32"),
+        (cb.BatchNorm2d(2), IMAGE, r"BatchNorm2d\(.*\): expected 2 channels, got 3"),
+        (cb.BatchNorm2d(3), IMAGE[:, :1, :1, :1], r"expected more than one value per channel when training"),
+        (cb.MaxPool2d(2, padding=2), IMAGE, r"MaxPool2d\(.*\): expected padding of at most half the kernel"),
+        (cb.AvgPool2d(6), IMAGE, r"AvgPool2d\(.*\): expected an image of at least \(6, 6\), got \(5, 5\)"),
+        (cb.Linear(4, 2), IMAGE[0, 0], r"Linear\(.*\): expected 4 features, got 5"),
+        (cb.Dropout(1.5), IMAGE, r"Dropout\(p=1.5\): expected a probability p, got 1.5"),
+        (cb.Dropout(0.5), IMAGE, r"Dropout\(p=0.5\): expected a random generator"),
+    ],
+)
+def test_wrong_input_names_layer_expected_and_got(layer, x, message):
+    state = layer.init(np.random.default_rng(0))
+    with pytest.raises(ValueError, match=message):
+        layer.forward(state, x, training=True)
+
+
+def test_importing_is_light():
+    script = "import sys, custom_backend; print({'torch', 'lightning', 'numba', 'cupy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_script_of_the_docstring_trains(tmp_path):
+    """On two easy classes in MNIST's format."""
+    (tmp_path / "MNIST/raw").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 512), ("t10k", 128)):
+        labels = rng.integers(2, size=count, dtype=np.uint8)
+        images = rng.integers(64, size=(count, 28, 28), dtype=np.uint8)
+        images[labels == 1, :14] += 128
+        for name, header, array in (("images-idx3", 16, images), ("labels-idx1", 8, labels)):
+            with gzip.open(tmp_path / f"MNIST/raw/{part}-{name}-ubyte.gz", "wb") as file:
+                file.write(bytes(header) + array.tobytes())
+    script = textwrap.dedent(inspect.getdoc(cb).partition(":\n\n")[2]).replace("range(1)", "range(12)")
+    assert len(script.splitlines()) <= 32
+    path = os.pathsep.join([str(Path(cb.__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert float(done.stdout.rsplit("accuracy ")[1].strip().rstrip("%")) > 95

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import custom_backend as cb
+
+OPTIMIZERS = {
+    "sgd": (cb.SGD, torch.optim.SGD, {"lr": 0.1}),
+    "momentum": (cb.SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+    "adam": (cb.Adam, torch.optim.Adam, {"lr": 0.01}),
+    "adam_l2": (cb.Adam, torch.optim.Adam, {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.1}),
+    "adamw": (cb.AdamW, torch.optim.AdamW, {"lr": 0.01}),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=str)
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 99), steps=st.integers(1, 12))
+def test_parity_with_torch(kind, dtype, tolerance, seed, steps):
+    ours, theirs, hyperparameters = OPTIMIZERS[kind]
+    torch.manual_seed(seed)
+    weight = torch.randn(3, 4, dtype=dtype).requires_grad_()
+    parameters = {"weight": weight.detach().clone().numpy()}
+    optimizer, twin = ours(**hyperparameters), theirs([weight], **hyperparameters)
+    for _ in range(steps):
+        weight.grad = torch.randn_like(weight)
+        optimizer.step(parameters, {"weight": weight.grad.numpy()})
+        twin.step()
+    np.testing.assert_allclose(parameters["weight"], weight.detach(), rtol=tolerance, atol=tolerance)
+
+
+def test_adam_state_is_torchs():
+    weight = torch.ones(2).requires_grad_()
+    twin = torch.optim.Adam([weight])
+    weight.grad = torch.tensor([0.5, -2.0])
+    twin.step()
+    optimizer = cb.Adam()
+    optimizer.step({"w": np.ones(2, np.float32)}, {"w": weight.grad.numpy()})
+    expected = twin.state[weight]
+    assert optimizer.state["w"].keys() == expected.keys()
+    for name, value in optimizer.state["w"].items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6)
+
+
+def test_parameters_without_a_gradient_stay():
+    parameters = {"moved": np.ones(2), "fixed": np.ones(2)}
+    cb.SGD(lr=0.5).step(parameters, {"moved": np.ones(2)})
+    assert parameters["moved"].tolist() == [0.5, 0.5]
+    assert parameters["fixed"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("initialise", "deviation"),
+    [
+        (cb.torch_default, 1 / np.sqrt(3 * 18)),  # of U(−b, b): b / √3
+        (cb.he_fan_in, np.sqrt(2 / 18)),
+        (cb.he_fan_out, np.sqrt(2 / (500 * 9))),
+        (cb.lecun_normal, np.sqrt(1 / 18)),
+    ],
+)
+def test_initial_weights_have_the_variance_that_keeps_the_signal(initialise, deviation):
+    weights = initialise(np.random.default_rng(0), (500, 2, 3, 3))
+    assert weights.std() == pytest.approx(deviation, rel=0.03)
+    assert abs(weights.mean()) < deviation / 20

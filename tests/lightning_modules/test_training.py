@@ -1,0 +1,256 @@
+"""Training as a whole, on few real digits: what a run leaves, exact resume, evaluation, bad endings."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import DictConfig
+
+from experiment.command_line import CONFIG_DIR
+from experiment.errors import UserError
+from experiment.run import Run
+from lightning_modules import training
+from lightning_modules.data import ImageDataModule
+from lightning_modules.training import evaluate, load_checkpoint, train
+
+MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
+TINY = ("model.widths=[4,8,8]", "data.train_images=320", "data.batch_size=64", "data.augment=true")
+TIMINGS = ("train_seconds", "seconds", "images_per_second")
+
+Configure = Callable[..., DictConfig]
+
+
+class StopAt(Callback):
+    """Ends a training as a power cut would, seen from the run folder."""
+
+    def __init__(self, epoch: int, failure: BaseException) -> None:
+        self.epoch, self.failure = epoch, failure
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch, batch_idx: int
+    ) -> None:
+        if trainer.current_epoch == self.epoch and batch_idx == 1:
+            raise self.failure
+
+
+def start(config: DictConfig, name: str = "run") -> Run:
+    run = Run.create(config, Path(config.output_dir), name)
+    train(config, run)
+    return run
+
+
+def stop_in_epoch(
+    monkeypatch: pytest.MonkeyPatch, config: DictConfig, epoch: int, failure: BaseException
+) -> Run:
+    build = training.build_trainer
+
+    def with_stop(*args, **kwargs) -> Trainer:
+        trainer = build(*args, **kwargs)
+        trainer.callbacks.insert(0, StopAt(epoch, failure))
+        return trainer
+
+    run = Run.create(config, Path(config.output_dir), "stopped")
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "build_trainer", with_stop)
+        with pytest.raises(type(failure)):
+            train(config, run)
+    return run
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_leaves_everything(configure: Configure, model: str):
+    run = start(configure(f"model={model}", "trainer=smoke"))
+    results = run.results
+    assert results["status"] == run.provenance["status"] == "finished"
+    assert run.provenance["data"]["fingerprint"]
+    for key in (
+        "epochs", "best_epoch", "convergence_epoch", "final_train_loss", "val_acc", "val_loss", "test_acc",
+        "test_loss", "train_seconds", "images_per_second", "parameters", "flops_per_image", "test_acc_per_class",
+    ):  # fmt: skip
+        assert results[key] is not None, key
+    assert len(run.metrics) == 1
+    names = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
+    assert {"config.yaml", "provenance.json", "metrics.csv", "results.json", "run.log"} <= names
+    assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= names
+    assert {"figures/training_curves.png", "figures/confusion_matrix.png", "figures/mistakes.png"} <= names
+    assert any("tfevents" in name for name in names)
+    assert not any(".part" in name for name in names)
+
+
+def test_the_report_s_capacity(configure: Configure):
+    results = start(configure("model=enhanced", "trainer=smoke")).results
+    # five convolutions at 28, 14, 7, 7 and 3 pixels, two fully connected layers; two operations a product
+    widths, sides, channels, products = (64, 128, 256, 256, 256), (28, 14, 7, 7, 3), 1, 0
+    for width, side in zip(widths, sides, strict=True):
+        products += 9 * channels * width * side**2
+        channels = width
+    assert results["flops_per_image"] == 2 * (products + 256 * 128 + 128 * 10)
+
+
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+):
+    config = configure(*TINY, "trainer.max_epochs=3", "scheduler=onecycle")
+    whole = start(config, "whole")
+    stopped = stop_in_epoch(monkeypatch, config, epoch=2, failure=RuntimeError("power cut"))
+    assert stopped.provenance["status"] == "failed"
+    assert len(stopped.metrics) == 2
+    train(stopped.config, stopped)
+
+    def rows(run: Run) -> list[dict]:
+        return [{key: value for key, value in row.items() if key not in TIMINGS} for row in run.metrics]
+
+    assert rows(stopped) == rows(whole)
+    for name in ("best", "last"):
+        ours, theirs = load_checkpoint(stopped.checkpoint(name)), load_checkpoint(whole.checkpoint(name))
+        assert ours["epoch"] == theirs["epoch"]
+        assert ours["lr_schedulers"] == theirs["lr_schedulers"]
+        assert_equal_tensors(ours["state_dict"], theirs["state_dict"])
+        assert_equal_tensors(ours["optimizer_states"][0]["state"], theirs["optimizer_states"][0]["state"])
+    for key in ("test_acc", "test_loss", "best_epoch", "monitored", "convergence_epoch"):
+        assert stopped.results[key] == whole.results[key]
+
+
+def assert_equal_tensors(ours: dict, theirs: dict) -> None:
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        if isinstance(value, dict):
+            assert_equal_tensors(value, theirs[key])
+        else:
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[key])), key
+
+
+def test_a_run_stopped_in_its_first_epoch_resumes_from_the_start(configure: Configure, monkeypatch):
+    config = configure(*TINY, "trainer.max_epochs=1")
+    whole = start(config, "whole")
+    stopped = stop_in_epoch(monkeypatch, config, epoch=0, failure=RuntimeError("power cut"))
+    train(stopped.config, stopped)
+    assert stopped.results["test_loss"] == whole.results["test_loss"]
+
+
+def test_a_moved_run_keeps_its_best_epoch(configure: Configure, monkeypatch, tmp_path):
+    config = configure(*TINY, "trainer.max_epochs=2")
+    stopped = stop_in_epoch(monkeypatch, config, epoch=1, failure=RuntimeError("power cut"))
+    moved = Run.open(stopped.folder.rename(tmp_path / "moved"))
+    checkpoint = torch.load(moved.checkpoint("last"), weights_only=True)
+    # as if the first epoch had been unbeatable
+    checkpoint["callbacks"]["BestAndLast"]["best_score"] = 2.0
+    torch.save(checkpoint, moved.checkpoint("last"))
+    best = load_checkpoint(moved.checkpoint("best"))["global_step"]
+    train(moved.config, moved)
+    assert load_checkpoint(moved.checkpoint("best"))["global_step"] == best
+
+
+def test_ctrl_c_leaves_a_resumable_run(configure: Configure, monkeypatch: pytest.MonkeyPatch):
+    config = configure(*TINY, "trainer.max_epochs=2")
+    stopped = stop_in_epoch(monkeypatch, config, epoch=1, failure=KeyboardInterrupt())
+    assert stopped.results["status"] == stopped.provenance["status"] == "interrupted"
+    assert load_checkpoint(stopped.checkpoint("last"))["epoch"] == 0
+    train(stopped.config, stopped)
+    assert stopped.results["status"] == "finished"
+    assert stopped.results["epochs"] == 2
+
+
+def test_the_seed_decides_everything(configure: Configure):
+    losses = [
+        start(configure(*TINY, "trainer.max_epochs=1", f"seed={seed}")).results["test_loss"]
+        for seed in (1, 1, 2)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_nan_stops_the_run_and_says_where(configure: Configure):
+    config = configure(*TINY, "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=2")
+    run = Run.create(config, Path(config.output_dir), "nan")
+    with pytest.raises(
+        UserError, match=r"the loss became (nan|inf) at step \d+ \(epoch 1, learning rate 1e\+30\)"
+    ):
+        train(config, run)
+    assert run.results["status"] == "failed"
+    assert "learning rate" in run.results["error"]
+    assert "Traceback" in (run.folder / "run.log").read_text()
+
+
+def test_without_validation_the_last_weights_are_tested(configure: Configure):
+    run = start(configure(*TINY, "data.val_fraction=0", "trainer.max_epochs=2"))
+    assert run.results["val_acc"] is None
+    assert run.results["best_epoch"] == 2
+    best, last = (load_checkpoint(run.checkpoint(name)) for name in ("best", "last"))
+    assert_equal_tensors(best["state_dict"], last["state_dict"])
+    assert math.isfinite(run.results["monitored"])
+
+
+def test_train_returns_the_monitored_metric(configure: Configure):
+    config = configure(*TINY, "trainer.max_epochs=1", "callbacks.checkpoint.monitor=val_loss")
+    run = Run.create(config, Path(config.output_dir), "run")
+    assert train(config, run) == run.results["val_loss"] == run.results["monitored"]
+
+
+def test_evaluate_rebuilds_the_run_from_its_folder(configure: Configure, tmp_path, monkeypatch):
+    run = start(configure(*TINY, "model=enhanced", "model.widths=[4,8,8]", "trainer.max_epochs=2"))
+    monkeypatch.chdir(tmp_path)
+    found = evaluate(Run.open(run.folder), run.checkpoint("best"))
+    assert found["test_acc"] == run.results["test_acc"]
+    assert found["test_acc_per_class"] == run.results["test_acc_per_class"]
+    counts = list(found["test_acc_per_class"].values())
+    assert sum(counts) / len(counts) == pytest.approx(found["test_acc"])  # each digit has 100 test images
+
+
+def test_a_truncated_checkpoint_is_named(configure: Configure):
+    run = start(configure(*TINY, "trainer.max_epochs=1"))
+    path = run.checkpoint("best")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"best\.ckpt is not a whole checkpoint"):
+        evaluate(run, path)
+
+
+def test_other_classes_than_the_checkpoint_s_are_refused(configure: Configure):
+    run = start(configure(*TINY, "trainer.max_epochs=1"))
+    checkpoint = torch.load(run.checkpoint("best"), weights_only=True)
+    torch.save(checkpoint | {"classes": ["cat", "dog"]}, run.checkpoint("best"))
+    with pytest.raises(UserError, match=r"trained on 2 classes \(cat, dog, …\), the data has 10"):
+        evaluate(run, run.checkpoint("best"))
+
+
+def test_other_data_than_the_run_s_is_refused(configure: Configure):
+    run = start(configure(*TINY, "trainer.max_epochs=1"))
+    run.record(data={**run.provenance["data"], "fingerprint": "0" * 64})
+    with pytest.raises(UserError, match=r"mnist_mini is not what run was trained on"):
+        evaluate(run, run.checkpoint("best"))
+
+
+def test_the_test_set_decides_nothing(configure: Configure, monkeypatch: pytest.MonkeyPatch):
+    """Other test images: the same weights."""
+    config = configure(*TINY, "trainer.max_epochs=2")
+    before = start(config)
+    load = ImageDataModule.test_dataloader
+
+    class Black:
+        def __init__(self, batches) -> None:
+            self.batches = batches
+
+        def __len__(self) -> int:
+            return len(self.batches)
+
+        def __iter__(self):
+            return ((torch.zeros_like(images), labels) for images, labels in self.batches)
+
+    monkeypatch.setattr(ImageDataModule, "test_dataloader", lambda self: Black(load(self)))
+    after = start(config)
+    assert before.results["test_loss"] != after.results["test_loss"]
+    ours, theirs = (load_checkpoint(run.checkpoint("best"))["state_dict"] for run in (before, after))
+    assert_equal_tensors(ours, theirs)
+
+
+def test_every_callback_and_logger_can_be_switched_off(configure: Configure):
+    off = [
+        f"callbacks.{name}=null"
+        for name in ("non_finite_loss", "history", "figures", "random_state", "checkpoint")
+    ]
+    run = start(configure(*TINY, "trainer.max_epochs=1", "logger=none", *off))
+    assert run.results["test_acc"] > 0
+    assert json.loads((run.folder / "results.json").read_text())["status"] == "finished"

@@ -1,0 +1,158 @@
+"""train.py and evaluate.py as users call them, each in a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = ["model.widths=[4,8]", "data.train_images=320", "data.batch_size=64"]
+
+
+def call(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
+    )
+
+
+def only_run(folder: Path) -> Path:
+    (provenance,) = folder.rglob("provenance.json")
+    return provenance.parent
+
+
+def status(run: Path) -> str:
+    return json.loads((run / "provenance.json").read_text())["status"]
+
+
+def test_train_then_evaluate_then_resume_what_is_finished(tmp_path):
+    done = call("train.py", "trainer=smoke", "model.widths=[4,8]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path / "outputs")
+    assert re.fullmatch(r"mnist-mnist_mini-\d{8}-\d{6}", run.name)
+    assert "test accuracy" in done.stdout
+    assert f"{run}/figures/training_curves.png" in done.stdout
+
+    evaluated = call("evaluate.py", f"run={run}", "ckpt=last", cwd=ROOT)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert (run / "evaluation_last.json").exists()
+
+    again = call("train.py", f"resume={run}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "finished" in again.stdout
+
+
+def test_killed_at_random_and_resumed_ends_as_if_never_killed(tmp_path):
+    arguments = [*TINY, "trainer.max_epochs=4"]
+    whole = call("train.py", *arguments, "name=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, str(ROOT / "train.py"), *arguments, "name=killed"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = tmp_path / "outputs" / "killed"
+    wait_for(lambda: len(lines(killed / "metrics.csv")) > 2)
+    process.kill()
+    process.wait()
+    assert status(killed) == "running"
+    resumed = call("train.py", "resume=outputs/killed", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    results = [
+        json.loads((tmp_path / "outputs" / name / "results.json").read_text()) for name in ("whole", "killed")
+    ]
+    for key in ("status", "epochs", "test_acc", "test_loss", "val_loss", "best_epoch", "final_train_loss"):
+        assert results[0][key] == results[1][key]
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=500", "name=run"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    run = tmp_path / "outputs" / "run"
+    wait_for(lambda: len(lines(run / "metrics.csv")) > 2)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert f"continue with: python train.py resume={run}" in output
+    assert status(run) == "interrupted"
+    assert (run / "checkpoints" / "last.ckpt").exists()
+    assert (run / "figures" / "training_curves.png").exists()
+
+
+def test_a_sweep_leaves_a_folder_a_job_and_goes_on_after_a_failure(tmp_path):
+    done = call(
+        "train.py", "-m", "trainer=smoke", "model.widths=[4],[4,4,4,4,4,4,4],[8]", "hydra.sweep.dir=outputs/sweep",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "too deep for images of 28×28 pixels" in done.stdout
+    runs = sorted((tmp_path / "outputs" / "sweep").glob("*/provenance.json"))
+    assert [status(path.parent) for path in runs] == ["finished", "failed", "finished"]
+
+
+def test_two_processes_share_one_run(tmp_path):
+    done = call(
+        "train.py", "trainer=ddp", "trainer.accelerator=cpu", *TINY, "trainer.max_epochs=1", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path / "outputs")
+    results = json.loads((run / "results.json").read_text())
+    assert results["status"] == "finished"
+    assert done.stdout.count("test accuracy") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train.py", ["model=enhnced"], "Did you mean enhanced?"),
+        ("train.py", ["resume=outputs/nothing"], "is not a run folder: it does not exist"),
+        ("train.py", ["resume=outputs/nothing", "seed=3"], "resume= takes everything from the run"),
+        ("train.py", ["data=cifar10", "data.download=false", "data.root=nowhere"], "data=mnist_mini"),
+        ("train.py", ["model.widths=[8,8,8,8,8,8]"], "too deep for images of 28×28 pixels"),
+        ("evaluate.py", [], "run=: folder of a run"),
+        ("evaluate.py", ["run=nowhere"], "is not a run folder"),
+    ],
+)
+def test_a_mistake_ends_with_its_message_and_code_1(tmp_path, script, arguments, message):
+    done = call(script, *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    for provenance in tmp_path.rglob("provenance.json"):
+        assert status(provenance.parent) == "failed"
+
+
+def test_the_light_rooms_know_no_heavy_ones():
+    """`experiment` imports neither torch nor lightning, `custom_backend` nothing of the project either."""
+    spy = (
+        "import sys, pkgutil, importlib\n"
+        "for name in ('experiment', 'custom_backend'):\n"
+        "    package = importlib.import_module(name)\n"
+        "    for module in pkgutil.walk_packages(package.__path__, name + '.'):\n"
+        "        importlib.import_module(module.name)\n"
+        "    print(name, sorted({'torch', 'lightning', 'lightning_modules'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", spy],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MPLBACKEND": "agg"},
+    )
+    assert done.stdout == "experiment []\ncustom_backend []\n", done.stderr
