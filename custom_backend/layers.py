@@ -358,4 +358,6 @@ class LogSoftmax(Layer):
 def check_fits(layer: Layer, x: Array, kernel: Pair, padding: Pair) -> None:
     """Check that the kernel is no larger than the padded image."""
     whole = x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1]
-    expect(kernel[0] <= whole[0] and kernel[1] <= whole[1], str(layer), f"an image of at least {kernel}", whole)
+    expect(
+        kernel[0] <= whole[0] and kernel[1] <= whole[1], str(layer), f"an image of at least {kernel}", whole
+    )

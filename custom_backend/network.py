@@ -93,7 +93,7 @@ class Sequential(Layer):
 
     def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
         """The chain rule: through the layers in reverse."""
-        gradients = {}
+        gradients: dict[str, Array] = {}
         for (prefix, layer), own in zip(reversed(self._stages), reversed(saved), strict=True):
             need = need_x or layer is not self._stages[0][1]
             grad, parameters = layer.backward(own, grad, need)

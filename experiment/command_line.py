@@ -122,7 +122,10 @@ def _first(override: Override) -> str:
 
 
 def _text(value: Any) -> str:
-    return "null" if value is None else str(value)
+    """A value as one would type it on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value).replace(", ", ",")
 
 
 def _check_value(override: Override, given: Iterable[Any], known: dict[str, Any]) -> list[str]:
@@ -158,10 +161,10 @@ def _belongs_to_open_node(key: str, known: dict[str, Any]) -> bool:
 def _help(config: DictConfig, loader: ConfigLoader) -> str:
     """The text of ``--help``: groups with their options, knobs with value, range and meaning."""
     now = flatten(config)
-    lines = ["python train.py [-m] [group=option ...] [knob=value ...]", "", "Groups (now -> options)"]
+    lines = ["python train.py [-m] [group=option ...] [knob=value ...]", "", "Groups"]
     for group in GROUPS:
         lines.append(f"  {group:<12}{' | '.join(loader.get_group_options(group))}")
-    lines += ["", "Knobs (value of the default run; - = only with another option of its group)"]
+    lines += ["", "Knobs, with the value of the default run; - = only with another option of its group"]
     for key, knob in KNOBS.items():
         value = _text(now[key]) if key in now else "-"
         lines += [f"  {key + '=' + value:<46}{knob.allowed}", f"      {knob.meaning}"]

@@ -158,8 +158,7 @@ KNOBS: dict[str, Knob] = {
 
 def flatten(config: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key → plain value, interpolations resolved; lists are values, empty or null nodes too."""
-    plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
-    assert isinstance(plain, Mapping)
+    plain: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
     flat: dict[str, Any] = {}
     for key, value in plain.items():
         if isinstance(value, Mapping) and value:

@@ -1,8 +1,8 @@
 """custom_backend's layers and losses as torch citizens: an engine is a namespace with torch.nn's names.
 
-`nn = namespace(engine)` offers Conv2d, BatchNorm2d, Sequential, … with torch.nn's signatures, so that a network
-written as a function of `nn` is torch's or the library's. Each class is torch's own with another `forward`:
-parameters, their names and their initial values are torch's, and what works on parameters (optimizers,
+`nn = namespace(engine)` offers Conv2d, BatchNorm2d, Sequential, … with torch.nn's signatures, so that a
+network written as a function of `nn` is torch's or the library's. Each class is torch's own with another
+`forward`: parameters, their names and their initial values are torch's, and what works on parameters (optimizers,
 `state_dict`, `.to()`, `deepcopy`, clipping, DDP) works. Tensors pass to the library and back without a copy:
 parameters are viewed as arrays anew at each call, and images keep their batch-last memory behind torch's
 (batch, channels, height, width). `Sequential` runs neighbouring layers of the library as one autograd node.
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 import custom_backend as cb
 from custom_backend.array import Array, expect, library
@@ -45,7 +45,7 @@ def _cupy() -> Any:
     cublas.getVersion(cupy.cuda.device.get_cublas_handle())
     torch_memory = cupy.cuda.memory.PythonFunctionAllocator(
         lambda size, device: torch.cuda.caching_allocator_alloc(size, device),
-        lambda pointer, _: torch.cuda.caching_allocator_delete(pointer),
+        lambda pointer, _: torch.cuda.caching_allocator_delete(pointer),  # type: ignore[no-untyped-call]
     )
     cupy.cuda.set_allocator(torch_memory.malloc)
     return cupy
@@ -69,7 +69,11 @@ def to_array(tensor: Tensor) -> Array:
 
 def to_tensor(array: Array) -> Tensor:
     """View an array as a tensor."""
-    return torch.from_dlpack(array) if library(array) == "cupy" else torch.from_numpy(np.asarray(array))
+    return (
+        torch.utils.dlpack.from_dlpack(array)
+        if library(array) == "cupy"
+        else torch.from_numpy(np.asarray(array))
+    )
 
 
 def _batch_last(tensor: Tensor) -> Array:
@@ -117,7 +121,12 @@ class _Network(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, layer: cb.Layer, training: bool, rng: np.random.Generator | None, x: Tensor, *entries: Tensor
+        ctx: Any,
+        layer: cb.Layer,
+        training: bool,
+        rng: np.random.Generator | None,
+        x: Tensor,
+        *entries: Tensor,
     ) -> Tensor:
         with on_device(x.device):
             state = dict(zip(layer.names, map(to_array, entries), strict=True))
@@ -127,7 +136,7 @@ class _Network(torch.autograd.Function):
             return _batch_first(y)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         need_x = ctx.needs_input_grad[3]
         with on_device(grad.device):
@@ -141,7 +150,11 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, forward: Callable[..., Any], backward: Callable[..., Any], logits: Tensor, labels: Tensor,
+        ctx: Any,
+        forward: Callable[..., Any],
+        backward: Callable[..., Any],
+        logits: Tensor,
+        labels: Tensor,
         *settings: float,
     ) -> Tensor:
         with on_device(logits.device):
@@ -151,7 +164,7 @@ class _Loss(torch.autograd.Function):
             return to_tensor(value)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         with on_device(grad.device):
             grad_logits = _batch_first(ctx.backward_function(_load(ctx), to_array(grad)))
@@ -341,7 +354,12 @@ class Sequential(nn.Sequential):
 
 def _joins(module: nn.Module) -> bool:
     """Whether a module may run together with its neighbours: hooks want to see what passes between."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
     return isinstance(module, _Engine) and not any(hooks)
 
 
@@ -372,7 +390,11 @@ class CustomFocalLoss(nn.Module):
 
 
 def _apply_loss(
-    where: str, forward: Callable[..., Any], backward: Callable[..., Any], logits: Tensor, labels: Tensor,
+    where: str,
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    logits: Tensor,
+    labels: Tensor,
     *settings: float,
 ) -> Tensor:
     _check_device(where, "auto", logits, [labels])
@@ -392,11 +414,10 @@ def namespace(engine: str) -> Any:
     expect(engine in ENGINES, "engine", f"one of {', '.join(ENGINES)}", repr(engine))
     if engine == "cupy":
         _cupy()
-    layers = (
-        Conv2d, Linear, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Dropout, LeakyReLU, ReLU, SELU, Sigmoid
-    )  # fmt: skip
+    layers = (Conv2d, Linear, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Dropout)
+    activations = (LeakyReLU, ReLU, SELU, Sigmoid)
     return SimpleNamespace(
-        **{layer.__name__: functools.partial(layer, engine=engine) for layer in layers},
+        **{layer.__name__: functools.partial(layer, engine=engine) for layer in layers + activations},
         Module=nn.Module,
         Identity=nn.Identity,
         Flatten=nn.Flatten,  # a view, of batch-last memory too

@@ -12,9 +12,6 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from custom_backend.array import Pair
-from custom_backend.functional.conv import output_size
-from custom_backend.functional.normalization import Normalised
 from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import split
 
@@ -36,7 +33,7 @@ def _compiled(function: _Function) -> _Function:
 
 
 @_compiled
-def _moments(start, stop, x, mean, variance):  # type: ignore[no-untyped-def]
+def _moments(start: int, stop: int, x: FloatArray, mean: FloatArray, variance: FloatArray) -> None:
     """The mean and the biased variance of each row of x (channels, elements), in two passes."""
     number = x.dtype.type
     length = x.shape[1]
@@ -59,7 +56,16 @@ def _moments(start, stop, x, mean, variance):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _norm_act(start, stop, x, mean, scale, bias, slope, y):  # type: ignore[no-untyped-def]
+def _norm_act(
+    start: int,
+    stop: int,
+    x: FloatArray,
+    mean: FloatArray,
+    scale: FloatArray,
+    bias: FloatArray,
+    slope: float,
+    y: FloatArray,
+) -> None:
     """y = leaky((x − mean) · scale + bias), for x (channels, elements)."""
     slope = x.dtype.type(slope)
     for c in range(start, stop):
@@ -70,9 +76,21 @@ def _norm_act(start, stop, x, mean, scale, bias, slope, y):  # type: ignore[no-u
 
 
 @_compiled
-def _norm_act_backward(  # type: ignore[no-untyped-def]
-    start, stop, x, mean, inverse_std, weight, bias, slope, of_batch, grad, grad_x, grad_weight, grad_bias
-):
+def _norm_act_backward(
+    start: int,
+    stop: int,
+    x: FloatArray,
+    mean: FloatArray,
+    inverse_std: FloatArray,
+    weight: FloatArray,
+    bias: FloatArray,
+    slope: float,
+    of_batch: bool,
+    grad: FloatArray,
+    grad_x: FloatArray,
+    grad_weight: FloatArray,
+    grad_bias: FloatArray,
+) -> None:
     """Backward of `_norm_act`: the sums that need the whole channel, then the gradient."""
     number = x.dtype.type
     slope, length = number(slope), x.shape[1]
@@ -100,7 +118,17 @@ def _norm_act_backward(  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _norm_act_pool(start, stop, x, mean, scale, bias, slope, y, place):  # type: ignore[no-untyped-def]
+def _norm_act_pool(
+    start: int,
+    stop: int,
+    x: FloatArray,
+    mean: FloatArray,
+    scale: FloatArray,
+    bias: FloatArray,
+    slope: float,
+    y: FloatArray,
+    place: FloatArray,
+) -> None:
     """As `_norm_act`, then the greatest of each 2 × 2 window and its place, for x (C, H, W, N)."""
     slope = x.dtype.type(slope)
     _, height, width, batch = y.shape
@@ -123,22 +151,22 @@ def _norm_act_pool(start, stop, x, mean, scale, bias, slope, y, place):  # type:
 
 
 @_compiled
-def _norm_act_pool_backward(  # type: ignore[no-untyped-def]
-    start,
-    stop,
-    x,
-    mean,
-    inverse_std,
-    weight,
-    bias,
-    slope,
-    of_batch,
-    place,
-    grad,
-    grad_x,
-    grad_weight,
-    grad_bias,
-):
+def _norm_act_pool_backward(
+    start: int,
+    stop: int,
+    x: FloatArray,
+    mean: FloatArray,
+    inverse_std: FloatArray,
+    weight: FloatArray,
+    bias: FloatArray,
+    slope: float,
+    of_batch: bool,
+    place: FloatArray,
+    grad: FloatArray,
+    grad_x: FloatArray,
+    grad_weight: FloatArray,
+    grad_bias: FloatArray,
+) -> None:
     """Backward of `_norm_act_pool`: only one pixel of each window has a gradient from above."""
     number = x.dtype.type
     slope, zero = number(slope), number(0)

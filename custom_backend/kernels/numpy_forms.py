@@ -3,6 +3,7 @@
 Arithmetic on a mask is ten times as fast as `numpy.where` or a masked copy with a random mask.
 """
 
+import functools
 import math
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from custom_backend.array import Pair, column, columns_of
+from custom_backend.array import Pair, column, columns_of, pair
 from custom_backend.functional.conv import output_size, windows
 from custom_backend.functional.normalization import Normalised
 from custom_backend.kernels.memory import empty, empty_like
@@ -30,7 +31,8 @@ def zeros(like: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 
 def matmul(a: FloatArray, b: FloatArray) -> FloatArray:
     """See `array.matmul`."""
-    return np.matmul(a, b, out=empty((a.shape[0], b.shape[1]), a.dtype))
+    out = empty((a.shape[0], b.shape[1]), a.dtype)
+    return np.matmul(a, b, out=out)
 
 
 def _bordered(x: FloatArray, padding: Pair, border: float) -> FloatArray:
@@ -79,7 +81,7 @@ def conv2d_forward(
     x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
 ) -> tuple[FloatArray, Any]:
     """See `functional.conv.conv2d_forward`: the same product, by blocks of columns that stay in the cache."""
-    outputs, inputs, *kernel = weight.shape
+    outputs, kernel = weight.shape[0], pair(weight.shape[2:])
     size = output_size(x.shape[1:3], kernel, stride, padding)
     batch, matrix = x.shape[3], columns_of(weight)
     padded = _bordered(x, padding, 0.0)
@@ -115,13 +117,12 @@ def conv2d_backward(
     that no two of them add to the same pixel.
     """
     x, weight, stride, padding = saved
-    outputs, inputs, *kernel = weight.shape
-    size, batch = grad.shape[1:3], x.shape[3]
+    kernel, size, batch = pair(weight.shape[2:]), grad.shape[1:3], x.shape[3]
     matrix, g = columns_of(weight), columns_of(grad)
     work = matrix.shape[1] * g.shape[1]
     padded = _bordered(x, padding, 0.0)
     blocks = _blocks(size, matrix.shape[1], batch, x.itemsize)
-    partial = {}
+    partial: dict[int, FloatArray] = {}
 
     def weight_part(start: int, stop: int) -> None:
         total = np.zeros_like(matrix)
@@ -130,8 +131,8 @@ def conv2d_backward(
         partial[start] = total
 
     split(weight_part, len(blocks), work)
-    grad_weight = sum(partial[start] for start in sorted(partial)).reshape(weight.shape)
-    grad_bias = g.sum(axis=1)
+    grad_weight = functools.reduce(np.add, (partial[start] for start in sorted(partial)))
+    grad_weight, grad_bias = grad_weight.reshape(weight.shape), g.sum(axis=1)
     if not need_x:
         return None, grad_weight, grad_bias
 
@@ -146,7 +147,7 @@ def conv2d_backward(
             for place, (r, s) in enumerate(_seen(rows, cols, kernel, stride)):
                 grad_padded[start:stop, r, s] += seen[:, place]
 
-    split(input_part, inputs, work)
+    split(input_part, x.shape[0], work)
     return _inside(grad_padded, x.shape, padding), grad_weight, grad_bias
 
 

@@ -39,12 +39,11 @@ class Figures(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what the network will be trained on."""
         data = _data(trainer)
-        if trainer.is_global_zero and data.augmentation is not None:
+        if trainer.is_global_zero:
             originals, augmented, labels = data.samples(self.samples, self.draws)
             names = [data.classes[label] for label in labels]
-            figure = figures.augmented_samples(
-                _pixels(originals), _pixels(augmented), names, f"Augmented samples of {data.dataset}"
-            )
+            title = f"Training samples of {data.dataset}, {'' if data.augmentation else 'not '}augmented"
+            figure = figures.augmented_samples(_pixels(originals), _pixels(augmented), names, title)
             self._save(trainer, figure, "augmented_samples")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

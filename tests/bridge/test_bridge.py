@@ -204,7 +204,11 @@ def test_losses_on_torchs_logits(kind):
 def adams(dtype=torch.float64):
     pair = twins(dtype)
     settings = {"lr": 0.01, "weight_decay": 0.1}
-    return pair, CustomAdam(pair.ours.parameters(), **settings), torch.optim.Adam(pair.theirs.parameters(), **settings)
+    return (
+        pair,
+        CustomAdam(pair.ours.parameters(), **settings),
+        torch.optim.Adam(pair.theirs.parameters(), **settings),
+    )
 
 
 def test_adams_state_interchanges_with_torchs():
@@ -256,15 +260,30 @@ IMAGES = torch.zeros(2, 3, 5, 5)
         (lambda nn: nn.BatchNorm2d(4, momentum=None), r"BatchNorm2d\(.*\): expected a momentum, got None"),
         (lambda nn: nn.MaxPool2d(2, ceil_mode=True), r"expected ceil_mode=False, got True"),
         (lambda nn: nn.AvgPool2d(2, count_include_pad=False), r"expected count_include_pad=True, got False"),
-        (lambda nn: nn.Conv2d(3, 4, 7)(IMAGES), r"Conv2d\(.*expected an image of at least \(7, 7\), got \(5, 5\)"),
+        (
+            lambda nn: nn.Conv2d(3, 4, 7)(IMAGES),
+            r"Conv2d\(.*expected an image of at least \(7, 7\), got \(5, 5\)",
+        ),
         (lambda nn: nn.Conv2d(1, 4, 3)(IMAGES), r"Conv2d\(.*expected 1 channels, got 3"),
-        (lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.half()), r"Conv2d\(.*expected float32 or float64, got torch.float16"),
-        (lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.double()), r"expected weight of float64 like the input, got float32"),
+        (
+            lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.half()),
+            r"Conv2d\(.*expected float32 or float64, got torch.float16",
+        ),
+        (
+            lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.double()),
+            r"expected weight of float64 like the input, got float32",
+        ),
         (lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.to("meta")), r"expected a tensor on cpu or cuda, got meta"),
         (lambda nn: nn.Conv2d(3, 4, 3).to("meta")(IMAGES), r"expected everything on cpu, got meta"),
-        (lambda nn: nn.CrossEntropyLoss()(torch.zeros(2, 3), torch.tensor([0, 3])), r"expected labels in \[0, 3\)"),
+        (
+            lambda nn: nn.CrossEntropyLoss()(torch.zeros(2, 3), torch.tensor([0, 3])),
+            r"expected labels in \[0, 3\)",
+        ),
         (lambda nn: bridge.namespace("fpga"), r"engine: expected one of auto, numpy, cupy, got 'fpga'"),
-        (lambda nn: nn.Conv2d(3, 4, 3, engine="cupy")(IMAGES), r"engine cupy: expected a tensor on cuda, got cpu"),
+        (
+            lambda nn: nn.Conv2d(3, 4, 3, engine="cupy")(IMAGES),
+            r"engine cupy: expected a tensor on cuda, got cpu",
+        ),
     ],
 )
 def test_errors_name_layer_expected_and_got(build, message):
@@ -274,7 +293,7 @@ def test_errors_name_layer_expected_and_got(build, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_engine_cupy_without_a_gpu_is_an_error():
-    with pytest.raises(RuntimeError, match="engine cupy: expected .* got"):
+    with pytest.raises(RuntimeError, match=r"engine cupy: expected .* got"):
         bridge.namespace("cupy")
 
 

@@ -1,14 +1,12 @@
 """The engine under Lightning's trainer and under data-parallel processes."""
 
-import copy
-
 import lightning
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
-from twins import ENGINE, batch, network, twins
+from twins import ENGINE, batch, network
 
 from lightning_modules.optim import CustomAdam
 
@@ -50,7 +48,10 @@ def fit(model, folder, data, epochs, checkpoint=None):
 def test_training_with_clipping_accumulation_schedule_and_resume_follows_torch(tmp_path):
     torch.manual_seed(1)
     data = TensorDataset(*batch(torch.float32, 64))
-    theirs, ours, resumed = Classifier(nn, torch.optim.Adam), *(Classifier(ENGINE, CustomAdam) for _ in range(2))
+    theirs, ours, resumed = (
+        Classifier(nn, torch.optim.Adam),
+        *(Classifier(ENGINE, CustomAdam) for _ in range(2)),
+    )
     fit(theirs, tmp_path, data, 4)
     fit(ours, tmp_path, data, 4)
     assert ours.losses == pytest.approx(theirs.losses, abs=1e-4)
@@ -62,27 +63,3 @@ def test_training_with_clipping_accumulation_schedule_and_resume_follows_torch(t
     assert first.losses + resumed.losses == ours.losses
     for mine, other in zip(resumed.state_dict().values(), ours.state_dict().values(), strict=True):
         assert torch.equal(mine, other)
-
-
-def _gradients_of_a_share(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
-    model, x, labels = torch.load(folder / "task.pt", weights_only=False)
-    parallel = nn.parallel.DistributedDataParallel(model)
-    cross_entropy(parallel(x.chunk(2)[rank]), labels.chunk(2)[rank]).backward()
-    if rank == 0:
-        torch.save([parameter.grad for parameter in model.parameters()], folder / "gradients.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path):
-    model = twins().ours.eval()  # in training, each process would normalise by its own half
-    x, labels = batch(size=8)
-    torch.save((copy.deepcopy(model), x, labels), tmp_path / "task.pt")
-    torch.multiprocessing.spawn(_gradients_of_a_share, (tmp_path,), nprocs=2)
-    cross_entropy(model(x), labels).backward()
-    shared = torch.load(tmp_path / "gradients.pt")
-    for mine, parameter in zip(shared, model.parameters(), strict=True):
-        torch.testing.assert_close(mine, parameter.grad, rtol=1e-9, atol=1e-12)

@@ -24,7 +24,7 @@ def using(forms: str) -> Iterator[None]:
     with (
         mock.patch.dict(array.FORMS, numpy=FORMS[forms]),
         mock.patch.object(parallel, "SMALLEST", 64),
-        mock.patch.object(parallel, "threads", lambda: 3),
+        mock.patch.object(parallel, "threads", return_value=3),
         mock.patch.object(numpy_forms, "CACHE", 1 << 11),
     ):
         array.fastest.cache_clear()

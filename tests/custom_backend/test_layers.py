@@ -58,7 +58,9 @@ def test_gradient_along_random_directions(kind, form, data):
     torch.manual_seed(data.draw(st.integers(0, 99)))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     state = state_of(randomised(case.twin, torch.float64))
-    x = rng.permutation(np.linspace(-2, 2, np.prod(case.shape)) + 0.01).reshape(*case.shape[1:], case.shape[0])
+    x = rng.permutation(np.linspace(-2, 2, np.prod(case.shape)) + 0.01).reshape(
+        *case.shape[1:], case.shape[0]
+    )
     trained = [name for name in state if name.rpartition(".")[2] in ("weight", "bias")]
     with forms.using(form):
         y, saved = case.layer.forward(state, x, training=True)

@@ -111,7 +111,11 @@ IMAGE = np.zeros((3, 5, 5, 2), np.float32)
         (cb.Conv2d(1, 4, 3), IMAGE, r"Conv2d\(.*\): expected 1 channels, got 3"),
         (cb.Conv2d(3, 4, 3), IMAGE[0], r"expected an array \(channels, height, width, batch\), got shape"),
         (cb.Conv2d(3, 4, 3), IMAGE.astype(np.int64), r"expected float32 or float64, got int64"),
-        (cb.Conv2d(3, 4, 3), IMAGE.astype(np.float64), r"expected weight of float64 like the input, got float32"),
+        (
+            cb.Conv2d(3, 4, 3),
+            IMAGE.astype(np.float64),
+            r"expected weight of float64 like the input, got float32",
+        ),
         (cb.BatchNorm2d(2), IMAGE, r"BatchNorm2d\(.*\): expected 2 channels, got 3"),
         (cb.BatchNorm2d(3), IMAGE[:, :1, :1, :1], r"expected more than one value per channel when training"),
         (cb.MaxPool2d(2, padding=2), IMAGE, r"MaxPool2d\(.*\): expected padding of at most half the kernel"),

@@ -10,7 +10,11 @@ OPTIMIZERS = {
     "sgd": (cb.SGD, torch.optim.SGD, {"lr": 0.1}),
     "momentum": (cb.SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
     "adam": (cb.Adam, torch.optim.Adam, {"lr": 0.01}),
-    "adam_l2": (cb.Adam, torch.optim.Adam, {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.1}),
+    "adam_l2": (
+        cb.Adam,
+        torch.optim.Adam,
+        {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.1},
+    ),
     "adamw": (cb.AdamW, torch.optim.AdamW, {"lr": 0.01}),
 }
 
