@@ -46,7 +46,7 @@ class NormActPool(Layer):
 
 
 def fused(layers: Sequence[Layer]) -> list[tuple[int, Layer]]:
-    """Number the layers, a normalisation together with the activation and the 2 × 2 pooling that follow it."""
+    """Number the layers, a normalisation as one with the activation and the 2 × 2 pooling that follow."""
     stages: list[tuple[int, Layer]] = []
     for number, layer in enumerate(layers):
         number_before, before = stages[-1] if stages else (0, None)

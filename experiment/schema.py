@@ -85,6 +85,11 @@ KNOBS: dict[str, Knob] = {
     "output_dir": Knob("str", "where run folders go"),
     "resume": Knob("str", "folder of a run to continue from its last checkpoint", optional=True),
     # model
+    "model.engine": Knob(
+        "str",
+        "who computes the layers: torch, or custom_backend on NumPy, CuPy or what fits the device",
+        choices=("torch", "auto", "numpy", "cupy"),
+    ),
     "model.widths": _positive("list[int]", "output channels of each convolution"),
     "model.pooling": Knob(
         "str", "last pooling before the classifier", choices=("adaptive_avg", "fixed_avg", "fixed_max")

@@ -2,10 +2,10 @@
 
 `nn = namespace(engine)` offers Conv2d, BatchNorm2d, Sequential, … with torch.nn's signatures, so that a
 network written as a function of `nn` is torch's or the library's. Each class is torch's own with another
-`forward`: parameters, their names and their initial values are torch's, and what works on parameters (optimizers,
+`forward`: parameters, their names and initial values are torch's, and what works on parameters (optimizers,
 `state_dict`, `.to()`, `deepcopy`, clipping, DDP) works. Tensors pass to the library and back without a copy:
 parameters are viewed as arrays anew at each call, and images keep their batch-last memory behind torch's
-(batch, channels, height, width). `Sequential` runs neighbouring layers of the library as one autograd node.
+(batch, channels, height, width). `Sequential` runs neighbours of the library as one autograd node.
 
 Under autocast the arithmetic is in float32. Double backward is an error. Dropout draws its seed from torch.
 """
@@ -14,7 +14,7 @@ import functools
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 import custom_backend as cb
-from custom_backend.array import Array, expect, library
+from custom_backend.array import Array, expect, library, pair
 from custom_backend.functional import loss
 
 ENGINES = ("auto", "numpy", "cupy")
@@ -120,7 +120,7 @@ class _Network(torch.autograd.Function):
     """Layers of the library as one node of torch's graph: inputs x and the entries of the state."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         layer: cb.Layer,
         training: bool,
@@ -137,7 +137,7 @@ class _Network(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         need_x = ctx.needs_input_grad[3]
         with on_device(grad.device):
             grad_x, gradients = ctx.layer.backward(_load(ctx), _batch_last(grad), need_x)
@@ -149,7 +149,7 @@ class _Loss(torch.autograd.Function):
     """A loss of the library on logits (batch, classes) and labels (batch,)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         forward: Callable[..., Any],
         backward: Callable[..., Any],
@@ -165,7 +165,7 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with on_device(grad.device):
             grad_logits = _batch_first(ctx.backward_function(_load(ctx), to_array(grad)))
         return None, None, grad_logits, *[None] * (len(ctx.needs_input_grad) - 3)
@@ -231,9 +231,10 @@ class Conv2d(_Engine, nn.Conv2d):
     def layer(self) -> cb.Layer:
         """See `custom_backend.Conv2d`."""
         self.require(dilation=(1, 1), groups=1, padding_mode="zeros")
-        expect(not isinstance(self.padding, str), str(self), "padding in pixels", repr(self.padding))
-        sizes = (self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding)
-        return cb.Conv2d(*sizes, bias=self.bias is not None)  # type: ignore[arg-type]
+        if isinstance(self.padding, str):
+            raise ValueError(f"{self}: expected padding in pixels, got {self.padding!r}")
+        geometry = pair(self.kernel_size), pair(self.stride), pair(self.padding)
+        return cb.Conv2d(self.in_channels, self.out_channels, *geometry, self.bias is not None)
 
 
 class Linear(_Engine, nn.Linear):
@@ -264,7 +265,7 @@ class MaxPool2d(_Engine, nn.MaxPool2d):
     def layer(self) -> cb.Layer:
         """See `custom_backend.MaxPool2d`."""
         self.require(dilation=1, ceil_mode=False, return_indices=False)
-        return cb.MaxPool2d(self.kernel_size, self.stride, self.padding)  # type: ignore[arg-type]
+        return cb.MaxPool2d(self.kernel_size, self.stride, self.padding)
 
 
 class AvgPool2d(_Engine, nn.AvgPool2d):
@@ -274,7 +275,7 @@ class AvgPool2d(_Engine, nn.AvgPool2d):
     def layer(self) -> cb.Layer:
         """See `custom_backend.AvgPool2d`."""
         self.require(ceil_mode=False, count_include_pad=True, divisor_override=None)
-        return cb.AvgPool2d(self.kernel_size, self.stride, self.padding)  # type: ignore[arg-type]
+        return cb.AvgPool2d(self.kernel_size, self.stride, self.padding)
 
 
 class AdaptiveAvgPool2d(_Engine, nn.AdaptiveAvgPool2d):
@@ -283,7 +284,11 @@ class AdaptiveAvgPool2d(_Engine, nn.AdaptiveAvgPool2d):
     @property
     def layer(self) -> cb.Layer:
         """See `custom_backend.AdaptiveAvgPool2d`."""
-        return cb.AdaptiveAvgPool2d(self.output_size)  # type: ignore[arg-type]
+        sizes = self.output_size if isinstance(self.output_size, tuple) else (self.output_size,) * 2
+        height, width = sizes
+        if height is None or width is None:
+            raise ValueError(f"{self}: expected an output size in pixels, got {self.output_size}")
+        return cb.AdaptiveAvgPool2d((height, width))
 
 
 class Dropout(_Engine, nn.Dropout):
@@ -352,7 +357,7 @@ class Sequential(nn.Sequential):
         return _run(run, x) if run else x
 
 
-def _joins(module: nn.Module) -> bool:
+def _joins(module: nn.Module) -> TypeGuard[_Engine]:
     """Whether a module may run together with its neighbours: hooks want to see what passes between."""
     hooks = (
         module._forward_hooks,

@@ -17,6 +17,7 @@ from torch import nn
 
 from experiment.errors import UserError
 from experiment.schema import NAMESPACES, is_allowed_target
+from lightning_modules.bridge import namespace
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
@@ -55,9 +56,22 @@ def build_data(config: DictConfig) -> ImageDataModule:
 
 
 def build_network(config: DictConfig, image_shape: Shape, num_classes: int) -> nn.Module:
-    """The network of a run for images of ``image_shape`` = (channels, height, width)."""
-    network: nn.Module = instantiate(config.model, nn, image_shape, num_classes)
-    return network
+    """The network of a run for images of ``image_shape`` = (channels, height, width).
+
+    Raises:
+        UserError: if the engine cannot work here or the network does not fit the images.
+    """
+    engine = config.model.engine
+    node = OmegaConf.masked_copy(config.model, [key for key in config.model if key != "engine"])
+    if engine == "torch":
+        network: nn.Module = instantiate(node, nn, image_shape, num_classes)
+        # on a CPU convolutions are 20–25 % faster when the channels of a pixel are neighbours
+        return network.to(memory_format=torch.channels_last)
+    try:
+        layers = namespace(engine)
+    except RuntimeError as reason:
+        raise UserError(f"model.engine={engine}: {reason}. model.engine=auto takes what fits") from reason
+    return instantiate(node, layers, image_shape, num_classes)
 
 
 def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:

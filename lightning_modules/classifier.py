@@ -50,8 +50,7 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         self.classes = tuple(classes)
-        # on a CPU convolutions are 20–25 % faster when the channels of a pixel are neighbours
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network
         self.criterion = criterion
         self.make_optimizer = make_optimizer
         self.make_scheduler = make_scheduler
@@ -74,8 +73,7 @@ class Classifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images in [0, 1] to (N, K) logits."""
-        normalised = (images - self.mean) / self.std
-        logits: Tensor = self.network(normalised.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

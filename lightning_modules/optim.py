@@ -31,7 +31,7 @@ class CustomAdam(torch.optim.Adam):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns what `closure` returns."""
         value = None
         if closure is not None:
@@ -52,8 +52,12 @@ class CustomAdam(torch.optim.Adam):
         state["step"] += 1
         tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
         with on_device(parameter.device):
+            array, grad, exp_avg, exp_avg_sq = map(to_array, tensors)
             adam_step(
-                *map(to_array, tensors),
+                array,
+                grad,
+                exp_avg,
+                exp_avg_sq,
                 int(state["step"]),
                 float(group["lr"]),
                 group["betas"],

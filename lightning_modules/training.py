@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,7 +18,7 @@ from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Run
 from experiment.schema import flatten
-from lightning_modules.build import build_classifier, build_data, build_trainer
+from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 
@@ -90,11 +90,11 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     last = run.folder / "checkpoints" / "last.ckpt"
     step = load_checkpoint(last)["global_step"] if last.exists() else None
     trainer = build_trainer(config, run.folder, purge_step=step)
-    cost = {"parameters": _parameters(module.network), "flops_per_image": _flops(module, data)}
+    cost = {"parameters": _parameters(module.network), "flops_per_image": _flops(config, data)}
     sizes = " + ".join(f"{size:,} {part}" for part, size in data.sizes.items())
     log.info(
-        f"{run.folder.name}: {_short_name(config.model)}, {cost['parameters']:,} parameters, on {data.dataset} "
-        f"({sizes} images), {trainer.strategy.root_device}"
+        f"{run.folder.name}: {_short_name(config.model)}, {cost['parameters']:,} parameters, "
+        f"on {data.dataset} ({sizes} images), {trainer.strategy.root_device}"
     )
     trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
     tested = test(trainer, module, data, run.folder / "checkpoints" / "best.ckpt")
@@ -157,13 +157,15 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _flops(module: Classifier, data: ImageDataModule) -> int:
-    """Floating-point operations of one image's forward pass: two for each product in a matrix product."""
-    was_training = module.training
-    module.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(torch.zeros(1, *data.image_shape))
-    module.train(was_training)
+def _flops(config: DictConfig, data: ImageDataModule) -> int:
+    """Floating-point operations of one image's forward pass: two for each product in a matrix product.
+
+    Counted on the torch twin of the network, on a device that computes nothing.
+    """
+    twin = OmegaConf.merge(config, {"model": {"engine": "torch"}})
+    assert isinstance(twin, DictConfig)
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        build_network(twin, data.image_shape, len(data.classes)).eval()(torch.zeros(1, *data.image_shape))
     return int(counter.get_total_flops())
 
 

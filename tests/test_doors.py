@@ -81,8 +81,10 @@ def wait_for(condition, seconds: float = 60) -> None:
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=500", "name=run"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a background job of a shell inherits that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     run = tmp_path / "outputs" / "run"
     wait_for(lambda: len(lines(run / "metrics.csv")) > 2)
     process.send_signal(signal.SIGINT)
@@ -97,8 +99,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 
 def test_a_sweep_leaves_a_folder_a_job_and_goes_on_after_a_failure(tmp_path):
     done = call(
-        "train.py", "-m", "trainer=smoke", "model.widths=[4],[4,4,4,4,4,4,4],[8]", "hydra.sweep.dir=outputs/sweep",
-        cwd=tmp_path,
+        "train.py", "-m", "trainer=smoke", "model.widths=[4],[4,4,4,4,4,4,4],[8]",
+        "hydra.sweep.dir=outputs/sweep", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
     assert "too deep for images of 28×28 pixels" in done.stdout

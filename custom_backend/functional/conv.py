@@ -39,6 +39,7 @@ def pad(x: Array, padding: Pair) -> Array:
     return padded
 
 
+@operation
 def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """Lay out what every window sees as a column.
 
@@ -53,6 +54,7 @@ def im2col(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     )
 
 
+@operation
 def col2im(columns: Array, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """The transpose of `im2col`: each pixel of an image of `shape` sums what the windows hold for it."""
     channels, height, width, batch = shape

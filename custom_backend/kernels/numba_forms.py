@@ -1,12 +1,12 @@
-"""NumPy forms compiled by numba, for the operations that memory traffic, not arithmetic, makes slow.
+"""NumPy forms compiled by numba, for what memory traffic, not arithmetic, makes slow: normalisation and on.
 
 A kernel works on the channels [start, stop), so that threads share the work without sharing a result. The
-innermost loop runs over the batch, which is contiguous, and becomes vector instructions. Long sums are taken
-in short pieces in the dtype of the array, and the pieces added up in float64.
+innermost loop runs over contiguous memory and becomes vector instructions. Long sums are taken in short
+pieces in the dtype of the array, and the pieces added up in float64.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
@@ -15,28 +15,24 @@ import numpy.typing as npt
 from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import split
 
-FloatArray = npt.NDArray[Any]
+FloatArray: TypeAlias = npt.NDArray[Any]
+Constants: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, float]  # mean, 1/σ, γ, β, slope
+Results: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]  # the gradients by x, γ and β
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 PIECE = 2048  # elements of a sum in the dtype of the array
 
 
 def _compiled(function: _Function) -> _Function:
-    """Compile to machine code that is cached on disk, releases the GIL, and may reorder sums but keeps NaN."""
-    options = {
-        "cache": True,
-        "nogil": True,
-        "fastmath": {"reassoc", "contract", "nsz"},
-        "error_model": "numpy",
-    }
-    return cast(_Function, numba.njit(**options)(function))
+    """Compile to machine code that is cached on disk and releases the GIL; sums may be reordered."""
+    flags = {"reassoc", "contract", "nsz"}
+    return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)(function))
 
 
 @_compiled
 def _moments(start: int, stop: int, x: FloatArray, mean: FloatArray, variance: FloatArray) -> None:
     """The mean and the biased variance of each row of x (channels, elements), in two passes."""
-    number = x.dtype.type
-    length = x.shape[1]
+    number, length = x.dtype.type, x.shape[1]
     for c in range(start, stop):
         total = 0.0
         for piece in range(0, length, PIECE):
@@ -45,31 +41,22 @@ def _moments(start: int, stop: int, x: FloatArray, mean: FloatArray, variance: F
                 partial += x[c, m]
             total += partial
         mean[c] = total / length
-        middle = mean[c]
         total = 0.0
         for piece in range(0, length, PIECE):
             partial = number(0)
             for m in range(piece, min(piece + PIECE, length)):
-                partial += (x[c, m] - middle) ** 2
+                partial += (x[c, m] - mean[c]) ** 2
             total += partial
         variance[c] = total / length
 
 
 @_compiled
-def _norm_act(
-    start: int,
-    stop: int,
-    x: FloatArray,
-    mean: FloatArray,
-    scale: FloatArray,
-    bias: FloatArray,
-    slope: float,
-    y: FloatArray,
-) -> None:
-    """y = leaky((x − mean) · scale + bias), for x (channels, elements)."""
+def _norm_act(start: int, stop: int, x: FloatArray, constants: Constants, y: FloatArray) -> None:
+    """y = leaky(γ (x − mean) / σ + β), for x (channels, elements)."""
+    mean, inverse_std, weight, bias, slope = constants
     slope = x.dtype.type(slope)
     for c in range(start, stop):
-        middle, factor, shift = mean[c], scale[c], bias[c]
+        middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         for m in range(x.shape[1]):
             normal = (x[c, m] - middle) * factor + shift
             y[c, m] = normal if normal > 0 else slope * normal
@@ -80,23 +67,18 @@ def _norm_act_backward(
     start: int,
     stop: int,
     x: FloatArray,
-    mean: FloatArray,
-    inverse_std: FloatArray,
-    weight: FloatArray,
-    bias: FloatArray,
-    slope: float,
+    constants: Constants,
     of_batch: bool,
     grad: FloatArray,
-    grad_x: FloatArray,
-    grad_weight: FloatArray,
-    grad_bias: FloatArray,
+    results: Results,
 ) -> None:
     """Backward of `_norm_act`: the sums that need the whole channel, then the gradient."""
-    number = x.dtype.type
-    slope, length = number(slope), x.shape[1]
+    mean, inverse_std, weight, bias, slope = constants
+    grad_x, grad_weight, grad_bias = results
+    number, length = x.dtype.type, x.shape[1]
+    slope = number(slope)
     for c in range(start, stop):
-        middle, shift = mean[c], bias[c]
-        factor = weight[c] * inverse_std[c]
+        middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         total = total_dot = 0.0
         for piece in range(0, length, PIECE):
             partial = partial_dot = number(0)
@@ -119,21 +101,14 @@ def _norm_act_backward(
 
 @_compiled
 def _norm_act_pool(
-    start: int,
-    stop: int,
-    x: FloatArray,
-    mean: FloatArray,
-    scale: FloatArray,
-    bias: FloatArray,
-    slope: float,
-    y: FloatArray,
-    place: FloatArray,
+    start: int, stop: int, x: FloatArray, constants: Constants, y: FloatArray, place: FloatArray
 ) -> None:
     """As `_norm_act`, then the greatest of each 2 × 2 window and its place, for x (C, H, W, N)."""
+    mean, inverse_std, weight, bias, slope = constants
     slope = x.dtype.type(slope)
     _, height, width, batch = y.shape
     for c in range(start, stop):
-        middle, factor, shift = mean[c], scale[c], bias[c]
+        middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         for r in range(height):
             for s in range(width):
                 for n in range(batch):
@@ -155,26 +130,21 @@ def _norm_act_pool_backward(
     start: int,
     stop: int,
     x: FloatArray,
-    mean: FloatArray,
-    inverse_std: FloatArray,
-    weight: FloatArray,
-    bias: FloatArray,
-    slope: float,
+    constants: Constants,
     of_batch: bool,
     place: FloatArray,
     grad: FloatArray,
-    grad_x: FloatArray,
-    grad_weight: FloatArray,
-    grad_bias: FloatArray,
+    results: Results,
 ) -> None:
     """Backward of `_norm_act_pool`: only one pixel of each window has a gradient from above."""
-    number = x.dtype.type
-    slope, zero = number(slope), number(0)
+    mean, inverse_std, weight, bias, slope = constants
+    grad_x, grad_weight, grad_bias = results
+    number, zero = x.dtype.type, x.dtype.type(0)
+    slope = number(slope)
     _, height, width, batch = grad.shape
     length = x.shape[1] * x.shape[2] * batch
     for c in range(start, stop):
-        middle, shift = mean[c], bias[c]
-        factor = weight[c] * inverse_std[c]
+        middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         total = total_dot = 0.0
         for r in range(height):
             for s in range(width):
@@ -195,8 +165,7 @@ def _norm_act_pool_backward(
         along = number(total_dot * inverse_std[c] ** 2 / length if of_batch else 0)
         for h in range(x.shape[1]):
             for w in range(x.shape[2]):
-                r, s = h // 2, w // 2
-                here = 2 * (h % 2) + w % 2
+                r, s, here = h // 2, w // 2, 2 * (h % 2) + w % 2
                 if r < height and s < width:
                     for n in range(batch):
                         centred = x[c, h, w, n] - middle
@@ -226,31 +195,28 @@ def norm_act_pool_forward(
         split(_moments, channels, x.size, flat, mean, variance)
     else:
         mean, variance = statistics
-    inverse_std = 1 / np.sqrt(variance + eps)
-    constants = (mean, weight * inverse_std, bias, slope)
+    constants = (mean, 1 / np.sqrt(variance + eps), weight, bias, float(slope))
     place = None
     if window == 1:
         y = empty_like(x)
-        split(_norm_act, channels, x.size, flat, *constants, y.reshape(channels, -1))
+        split(_norm_act, channels, x.size, flat, constants, y.reshape(channels, -1))
     else:
         y = empty((channels, height // 2, width // 2, batch), x.dtype)
         place = empty(y.shape, np.uint8)
-        split(_norm_act_pool, channels, x.size, x, *constants, y, place)
-    return y, (mean, variance, x, inverse_std, weight, bias, slope, statistics is None, place)
+        split(_norm_act_pool, channels, x.size, x, constants, y, place)
+    return y, (mean, variance, x, constants, statistics is None, place)
 
 
 def norm_act_pool_backward(saved: Any, grad: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """See `functional.normalization.norm_act_pool_backward`."""
-    mean, _, x, inverse_std, weight, bias, slope, of_batch, place = saved
-    grad = np.ascontiguousarray(grad)
-    channels = x.shape[0]
-    grad_x, grad_weight, grad_bias = empty_like(x), np.empty_like(weight), np.empty_like(bias)
-    constants = (mean, inverse_std, weight, bias, slope, of_batch)
+    _, _, x, constants, of_batch, place = saved
+    grad, channels = np.ascontiguousarray(grad), x.shape[0]
+    grad_x, grad_weight, grad_bias = empty_like(x), np.empty(channels, x.dtype), np.empty(channels, x.dtype)
     if place is None:
         flat, flat_grad, flat_grad_x = (array.reshape(channels, -1) for array in (x, grad, grad_x))
-        sums = (flat_grad_x, grad_weight, grad_bias)
-        split(_norm_act_backward, channels, x.size, flat, *constants, flat_grad, *sums)
+        results = (flat_grad_x, grad_weight, grad_bias)
+        split(_norm_act_backward, channels, x.size, flat, constants, of_batch, flat_grad, results)
     else:
-        sums = (grad_x, grad_weight, grad_bias)
-        split(_norm_act_pool_backward, channels, x.size, x, *constants, place, grad, *sums)
+        results = (grad_x, grad_weight, grad_bias)
+        split(_norm_act_pool_backward, channels, x.size, x, constants, of_batch, place, grad, results)
     return grad_x, grad_weight, grad_bias

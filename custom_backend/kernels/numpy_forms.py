@@ -32,7 +32,8 @@ def zeros(like: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 def matmul(a: FloatArray, b: FloatArray) -> FloatArray:
     """See `array.matmul`."""
     out = empty((a.shape[0], b.shape[1]), a.dtype)
-    return np.matmul(a, b, out=out)
+    np.matmul(a, b, out=out)
+    return out
 
 
 def _bordered(x: FloatArray, padding: Pair, border: float) -> FloatArray:
@@ -167,7 +168,8 @@ def leaky_relu_forward(x: FloatArray, slope: float) -> tuple[FloatArray, Any]:
 def leaky_relu_backward(saved: Any, grad: FloatArray) -> FloatArray:
     """See `functional.activation.leaky_relu_backward`; the derivative is slope + (1 − slope) · mask."""
     positive, slope = saved
-    out = np.multiply(positive, grad.dtype.type(1 - slope), out=empty_like(grad))
+    out = empty_like(grad)
+    np.multiply(positive, grad.dtype.type(1 - slope), out=out)
     out += grad.dtype.type(slope)
     out *= grad
     return out

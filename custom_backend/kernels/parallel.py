@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -76,10 +77,7 @@ def split(kernel: Callable[..., None], length: int, elements: int, *arguments: A
         return
     bounds = [length * share // count for share in range(count + 1)]
     with _serial_blas():
-        futures = [
-            _workers().submit(kernel, start, stop, *arguments)
-            for start, stop in zip(bounds[1:-1], bounds[2:], strict=True)
-        ]
+        futures = [_workers().submit(kernel, start, stop, *arguments) for start, stop in pairwise(bounds[1:])]
         try:
             kernel(bounds[0], bounds[1], *arguments)
         finally:

@@ -10,5 +10,5 @@ from lightning_modules.networks.blocks import Knobs, Shape, conv_classifier
 def mnist(nn: Any, image_shape: Shape, num_classes: int, **knobs: Unpack[Knobs]) -> Module:
     """Build the network of the report's MNIST part; see :func:`conv_classifier`."""
     return conv_classifier(
-        nn, image_shape, num_classes, pooled=range(1, len(knobs["widths"]) + 1), hidden=(), **knobs
+        nn, image_shape, num_classes, pooled=range(1, len(knobs["widths"])), hidden=(), **knobs
     )

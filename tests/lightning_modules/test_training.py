@@ -68,8 +68,9 @@ def test_a_run_leaves_everything(configure: Configure, model: str):
     assert results["status"] == run.provenance["status"] == "finished"
     assert run.provenance["data"]["fingerprint"]
     for key in (
-        "epochs", "best_epoch", "convergence_epoch", "final_train_loss", "val_acc", "val_loss", "test_acc",
-        "test_loss", "train_seconds", "images_per_second", "parameters", "flops_per_image", "test_acc_per_class",
+        "epochs", "best_epoch", "convergence_epoch", "final_train_loss", "val_acc", "val_loss",
+        "test_acc", "test_loss", "test_acc_per_class", "train_seconds", "images_per_second", "parameters",
+        "flops_per_image",
     ):  # fmt: skip
         assert results[key] is not None, key
     assert len(run.metrics) == 1
