@@ -44,7 +44,7 @@ def start(config: DictConfig, is_sweep: bool) -> float | None:
         run = Run.open(Path(config.resume))
         if run.provenance["status"] == "finished":
             log.info(f"nothing to resume:\n{table(run.results, run.folder)}")
-            return float(run.results["monitored"])
+            return run.results.get("monitored")
         config = run.config
         run.resumed()
     else:

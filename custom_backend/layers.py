@@ -8,7 +8,7 @@ networks, devices and threads at once.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -44,6 +44,34 @@ class Layer:
     def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
         """(∂L/∂x, {name: ∂L/∂parameter}). Where `need_x` is false, ∂L/∂x may be None."""
         raise NotImplementedError
+
+
+class _Function(Layer):
+    """A layer without a state: a pair of functions, and the hyperparameters that the first of them takes."""
+
+    functions: ClassVar[tuple[Callable[..., Any], Callable[..., Any]]]
+    layout: ClassVar[str | None] = None  # the axes that x must have; any where None
+
+    @property
+    def hyperparameters(self) -> tuple[Any, ...]:
+        """What forward takes beside x."""
+        return ()
+
+    def check(self, x: Array) -> None:
+        """Check the input."""
+        if self.layout is not None:
+            check_input(str(self), x, self.layout)
+
+    def forward(
+        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any]:
+        """See the first of `functions`."""
+        self.check(x)
+        return self.functions[0](x, *self.hyperparameters)  # type: ignore[no-any-return]
+
+    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+        """See the second of `functions`."""
+        return self.functions[1](saved, grad), {}
 
 
 class _Weighted(Layer):
@@ -146,12 +174,14 @@ class BatchNorm2d(Layer):
         state: dict[str, Array] = {name: np.full(self.features, x, np.float32) for name, x in values}
         return state | {"num_batches_tracked": np.array(0)}
 
-    def check(self, state: State, x: Array, training: bool) -> None:
-        """Check the input, as every layer does; the variance of a single value is no variance."""
+    def norm(self, state: State, x: Array, training: bool) -> normalization.Norm:
+        """Check the input, and choose the statistics; the variance of a single value is no variance."""
         check_input(str(self), x, IMAGES, state)
         expect(x.shape[0] == self.features, str(self), f"{self.features} channels", x.shape[0])
         several = not training or math.prod(x.shape[1:]) > 1
         expect(several, str(self), "more than one value per channel when training", f"shape {tuple(x.shape)}")
+        statistics = None if training else (state["running_mean"], state["running_var"])
+        return normalization.Norm(state["weight"], state["bias"], self.eps, statistics)
 
     def track(self, state: State, mean: Array, variance: Array, count: int) -> None:
         """Move the running statistics towards those of a batch, with its unbiased variance, as torch does."""
@@ -165,9 +195,7 @@ class BatchNorm2d(Layer):
         self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
     ) -> tuple[Array, Any]:
         """See `batch_norm_forward`."""
-        self.check(state, x, training)
-        statistics = None if training else (state["running_mean"], state["running_var"])
-        y, saved = normalization.batch_norm_forward(x, state["weight"], state["bias"], self.eps, statistics)
+        y, saved = normalization.batch_norm_forward(x, self.norm(state, x, training))
         if training:
             self.track(state, saved.mean, saved.variance, math.prod(x.shape[1:]))
         return y, saved
@@ -179,22 +207,25 @@ class BatchNorm2d(Layer):
 
 
 @dataclass(frozen=True)
-class _Pool(Layer):
+class _Pool(_Function):
     """A window that moves by `stride`, by its own size if that is None."""
 
     kernel_size: int | Pair
     stride: int | Pair | None = None
     padding: int | Pair = 0
 
+    layout = IMAGES
+
     @property
-    def geometry(self) -> tuple[Pair, Pair, Pair]:
+    def hyperparameters(self) -> tuple[Pair, Pair, Pair]:
         """(kernel, stride, padding)."""
         kernel = pair(self.kernel_size)
         return kernel, kernel if self.stride is None else pair(self.stride), pair(self.padding)
 
     def check(self, x: Array) -> None:
-        kernel, _, padding = self.geometry
-        check_input(str(self), x, IMAGES)
+        """Check the input, and that every window meets the image."""
+        super().check(x)
+        kernel, _, padding = self.hyperparameters
         fits = all(2 * p <= k for p, k in zip(padding, kernel, strict=True))
         expect(fits, str(self), "padding of at most half the kernel", f"{padding} for {kernel}")
         check_fits(self, x, kernel, padding)
@@ -203,49 +234,71 @@ class _Pool(Layer):
 class MaxPool2d(_Pool):
     """The greatest value of each window."""
 
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
-        """See `max_pool2d_forward`."""
-        self.check(x)
-        return pooling.max_pool2d_forward(x, *self.geometry)
-
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
-        """See `max_pool2d_backward`."""
-        return pooling.max_pool2d_backward(saved, grad), {}
+    functions = pooling.max_pool2d_forward, pooling.max_pool2d_backward
 
 
 class AvgPool2d(_Pool):
     """The mean of each window; the border counts as zeros."""
 
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
-        """See `avg_pool2d_forward`."""
-        self.check(x)
-        return pooling.avg_pool2d_forward(x, *self.geometry)
-
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
-        """See `avg_pool2d_backward`."""
-        return pooling.avg_pool2d_backward(saved, grad), {}
+    functions = pooling.avg_pool2d_forward, pooling.avg_pool2d_backward
 
 
 @dataclass(frozen=True)
-class AdaptiveAvgPool2d(Layer):
+class AdaptiveAvgPool2d(_Function):
     """The mean of each of `output_size` bins, whatever the size of the image."""
 
     output_size: int | Pair
 
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
-        """See `adaptive_avg_pool2d_forward`."""
-        check_input(str(self), x, IMAGES)
-        return pooling.adaptive_avg_pool2d_forward(x, pair(self.output_size))
+    layout = IMAGES
+    functions = pooling.adaptive_avg_pool2d_forward, pooling.adaptive_avg_pool2d_backward
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
-        """See `adaptive_avg_pool2d_backward`."""
-        return pooling.adaptive_avg_pool2d_backward(saved, grad), {}
+    @property
+    def hyperparameters(self) -> tuple[Pair]:
+        """(output size,)."""
+        return (pair(self.output_size),)
+
+
+@dataclass(frozen=True)
+class LeakyReLU(_Function):
+    """x where x > 0, `negative_slope` · x elsewhere."""
+
+    negative_slope: float = 0.01
+
+    functions = activation.leaky_relu_forward, activation.leaky_relu_backward
+
+    @property
+    def hyperparameters(self) -> tuple[float]:
+        """(slope,)."""
+        return (self.negative_slope,)
+
+
+@dataclass(frozen=True)
+class ReLU(LeakyReLU):
+    """max(x, 0)."""
+
+    negative_slope: float = 0.0
+
+
+@dataclass(frozen=True)
+class SELU(_Function):
+    """The self-normalising activation."""
+
+    functions = activation.selu_forward, activation.selu_backward
+
+
+@dataclass(frozen=True)
+class Sigmoid(_Function):
+    """1 / (1 + e⁻ˣ)."""
+
+    functions = activation.sigmoid_forward, activation.sigmoid_backward
+
+
+@dataclass(frozen=True)
+class LogSoftmax(_Function):
+    """Logits (classes, batch) → the logarithms of the probabilities."""
+
+    layout = FEATURES
+    functions = loss.log_softmax_forward, loss.log_softmax_backward
 
 
 @dataclass(frozen=True)
@@ -283,76 +336,6 @@ class Dropout(Layer):
     def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
         """See `dropout_backward`."""
         return grad if saved is None else dropout.dropout_backward(saved, grad), {}
-
-
-@dataclass(frozen=True)
-class LeakyReLU(Layer):
-    """x where x > 0, `negative_slope` · x elsewhere."""
-
-    negative_slope: float = 0.01
-
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
-        """See `leaky_relu_forward`."""
-        return activation.leaky_relu_forward(x, self.negative_slope)
-
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
-        """See `leaky_relu_backward`."""
-        return activation.leaky_relu_backward(saved, grad), {}
-
-
-@dataclass(frozen=True)
-class ReLU(LeakyReLU):
-    """max(x, 0)."""
-
-    negative_slope: float = 0.0
-
-
-@dataclass(frozen=True)
-class SELU(Layer):
-    """The self-normalising activation."""
-
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
-        """See `selu_forward`."""
-        return activation.selu_forward(x)
-
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
-        """See `selu_backward`."""
-        return activation.selu_backward(saved, grad), {}
-
-
-@dataclass(frozen=True)
-class Sigmoid(Layer):
-    """1 / (1 + e⁻ˣ)."""
-
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
-        """See `sigmoid_forward`."""
-        return activation.sigmoid_forward(x)
-
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
-        """See `sigmoid_backward`."""
-        return activation.sigmoid_backward(saved, grad), {}
-
-
-@dataclass(frozen=True)
-class LogSoftmax(Layer):
-    """Logits (classes, batch) → the logarithms of the probabilities."""
-
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
-        """See `log_softmax_forward`."""
-        check_input(str(self), x, FEATURES)
-        return loss.log_softmax_forward(x)
-
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
-        """See `log_softmax_backward`."""
-        return loss.log_softmax_backward(saved, grad), {}
 
 
 def check_fits(layer: Layer, x: Array, kernel: Pair, padding: Pair) -> None:

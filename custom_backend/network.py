@@ -29,11 +29,7 @@ class NormActPool(Layer):
         self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
     ) -> tuple[Array, Any]:
         """See `norm_act_pool_forward`."""
-        self.norm.check(state, x, training)
-        statistics = None if training else (state["running_mean"], state["running_var"])
-        y, saved = norm_act_pool_forward(
-            x, state["weight"], state["bias"], self.norm.eps, statistics, self.slope, self.window
-        )
+        y, saved = norm_act_pool_forward(x, self.norm.norm(state, x, training), self.slope, self.window)
         if training:
             mean, variance, *_ = saved
             self.norm.track(state, mean, variance, x.shape[1] * x.shape[2] * x.shape[3])
@@ -53,7 +49,7 @@ def fused(layers: Sequence[Layer]) -> list[tuple[int, Layer]]:
         match before, layer:
             case BatchNorm2d(), LeakyReLU():
                 stages[-1] = number_before, NormActPool(before, layer.negative_slope, 1)
-            case NormActPool(window=1), MaxPool2d(geometry=((2, 2), (2, 2), (0, 0))):
+            case NormActPool(window=1), MaxPool2d(hyperparameters=((2, 2), (2, 2), (0, 0))):
                 stages[-1] = number_before, NormActPool(before.norm, before.slope, 2)
             case _:
                 stages.append((number, layer))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from custom_backend.array import Array, namespace, operation
 
@@ -22,18 +22,19 @@ def sgd_step(
     return velocity
 
 
+class AdamRule(NamedTuple):
+    """The hyperparameters of `adam_step`."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    decoupled: bool
+
+
 @operation
 def adam_step(
-    parameter: Array,
-    grad: Array,
-    exp_avg: Array,
-    exp_avg_sq: Array,
-    step: int,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-    decoupled: bool,
+    parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, rule: AdamRule
 ) -> None:
     """m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← θ − lr m̂ / (√v̂ + ε), all three in place.
 
@@ -41,6 +42,7 @@ def adam_step(
     v̂ = v / (1 − β₂ᵗ) are unbiased. Weight decay adds weight_decay · θ to g (Adam: Kingma, Ba, 2015) or,
     `decoupled`, shrinks θ by lr · weight_decay (AdamW: Loshchilov, Hutter, 2019).
     """
+    lr, betas, eps, weight_decay, decoupled = rule
     if decoupled:
         parameter *= 1 - lr * weight_decay
     elif weight_decay:
@@ -83,24 +85,13 @@ class Adam:
 
     def step(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Update, in place, every parameter that has a gradient."""
+        rule = AdamRule(self.lr, self.betas, self.eps, self.weight_decay, self.decoupled)
         for name, grad in gradients.items():
             parameter = parameters[name]
-            own = self.state.setdefault(
-                name, {"step": 0, "exp_avg": 0 * parameter, "exp_avg_sq": 0 * parameter}
-            )
+            fresh = {"step": 0, "exp_avg": 0 * parameter, "exp_avg_sq": 0 * parameter}
+            own = self.state.setdefault(name, fresh)
             own["step"] += 1
-            adam_step(
-                parameter,
-                grad,
-                own["exp_avg"],
-                own["exp_avg_sq"],
-                own["step"],
-                self.lr,
-                self.betas,
-                self.eps,
-                self.weight_decay,
-                self.decoupled,
-            )
+            adam_step(parameter, grad, own["exp_avg"], own["exp_avg_sq"], own["step"], rule)
 
 
 @dataclass

@@ -177,11 +177,9 @@ class _Engine(nn.Module):
     def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.engine = engine
-        _ = self.layer  # settings that the library does not have are an error at once
+        self._layer()  # settings that the library does not have are an error at once
 
-    @property
-    def layer(self) -> cb.Layer:
-        """This module's layer in the library, from the settings as they are now."""
+    def _layer(self) -> cb.Layer:  # of the settings as they are now
         raise NotImplementedError
 
     @property
@@ -193,16 +191,17 @@ class _Engine(nn.Module):
         """As torch's module of the same name."""
         return x if self.idle else _run([self], x)
 
-    def require(self, **settings: Any) -> None:
-        """Raise unless the module has these settings, the only values that the library knows."""
+    def _require(self, **settings: Any) -> None:  # the only values that the library knows
         for name, value in settings.items():
             expect(getattr(self, name) == value, str(self), f"{name}={value!r}", repr(getattr(self, name)))
 
 
 def _run(modules: list[_Engine], x: Tensor) -> Tensor:
     """Apply modules of equal `training` one after the other, as one node of torch's graph."""
-    layer = modules[0].layer if len(modules) == 1 else cb.Sequential(*(module.layer for module in modules))
-    entries = [getattr(module, name) for module in modules for name in module.layer.names]
+    layer = (
+        modules[0]._layer() if len(modules) == 1 else cb.Sequential(*(module._layer() for module in modules))
+    )
+    entries = [getattr(module, name) for module in modules for name in module._layer().names]
     for module in modules:
         _check_device(str(module), module.engine, x, entries)
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
@@ -227,10 +226,8 @@ def _check_device(where: str, engine: str, x: Tensor, others: Iterable[Tensor]) 
 class Conv2d(_Engine, nn.Conv2d):
     """torch.nn.Conv2d without dilation and groups, padded with zeros."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.Conv2d`."""
-        self.require(dilation=(1, 1), groups=1, padding_mode="zeros")
+    def _layer(self) -> cb.Layer:
+        self._require(dilation=(1, 1), groups=1, padding_mode="zeros")
         if isinstance(self.padding, str):
             raise ValueError(f"{self}: expected padding in pixels, got {self.padding!r}")
         geometry = pair(self.kernel_size), pair(self.stride), pair(self.padding)
@@ -240,19 +237,15 @@ class Conv2d(_Engine, nn.Conv2d):
 class Linear(_Engine, nn.Linear):
     """torch.nn.Linear on (batch, features)."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.Linear`."""
+    def _layer(self) -> cb.Layer:
         return cb.Linear(self.in_features, self.out_features, self.bias is not None)
 
 
 class BatchNorm2d(_Engine, nn.BatchNorm2d):
     """torch.nn.BatchNorm2d with weight, bias and running statistics of fixed momentum."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.BatchNorm2d`."""
-        self.require(affine=True, track_running_stats=True)
+    def _layer(self) -> cb.Layer:
+        self._require(affine=True, track_running_stats=True)
         if self.momentum is None:
             raise ValueError(f"{self}: expected a momentum, got None")
         return cb.BatchNorm2d(self.num_features, self.eps, self.momentum)
@@ -261,29 +254,23 @@ class BatchNorm2d(_Engine, nn.BatchNorm2d):
 class MaxPool2d(_Engine, nn.MaxPool2d):
     """torch.nn.MaxPool2d without dilation, rounding sizes down."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.MaxPool2d`."""
-        self.require(dilation=1, ceil_mode=False, return_indices=False)
+    def _layer(self) -> cb.Layer:
+        self._require(dilation=1, ceil_mode=False, return_indices=False)
         return cb.MaxPool2d(self.kernel_size, self.stride, self.padding)
 
 
 class AvgPool2d(_Engine, nn.AvgPool2d):
     """torch.nn.AvgPool2d, counting the border, rounding sizes down."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.AvgPool2d`."""
-        self.require(ceil_mode=False, count_include_pad=True, divisor_override=None)
+    def _layer(self) -> cb.Layer:
+        self._require(ceil_mode=False, count_include_pad=True, divisor_override=None)
         return cb.AvgPool2d(self.kernel_size, self.stride, self.padding)
 
 
 class AdaptiveAvgPool2d(_Engine, nn.AdaptiveAvgPool2d):
     """torch.nn.AdaptiveAvgPool2d to a fixed size."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.AdaptiveAvgPool2d`."""
+    def _layer(self) -> cb.Layer:
         sizes = self.output_size if isinstance(self.output_size, tuple) else (self.output_size,) * 2
         height, width = sizes
         if height is None or width is None:
@@ -294,9 +281,7 @@ class AdaptiveAvgPool2d(_Engine, nn.AdaptiveAvgPool2d):
 class Dropout(_Engine, nn.Dropout):
     """torch.nn.Dropout; the seed of each mask comes from torch's generator."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.Dropout`."""
+    def _layer(self) -> cb.Layer:
         return cb.Dropout(self.p)
 
     @property
@@ -308,36 +293,28 @@ class Dropout(_Engine, nn.Dropout):
 class LeakyReLU(_Engine, nn.LeakyReLU):
     """torch.nn.LeakyReLU, never in place."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.LeakyReLU`."""
+    def _layer(self) -> cb.Layer:
         return cb.LeakyReLU(self.negative_slope)
 
 
 class ReLU(_Engine, nn.ReLU):
     """torch.nn.ReLU, never in place."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.ReLU`."""
+    def _layer(self) -> cb.Layer:
         return cb.ReLU()
 
 
 class SELU(_Engine, nn.SELU):
     """torch.nn.SELU, never in place."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.SELU`."""
+    def _layer(self) -> cb.Layer:
         return cb.SELU()
 
 
 class Sigmoid(_Engine, nn.Sigmoid):
     """torch.nn.Sigmoid."""
 
-    @property
-    def layer(self) -> cb.Layer:
-        """See `custom_backend.Sigmoid`."""
+    def _layer(self) -> cb.Layer:
         return cb.Sigmoid()
 
 

@@ -63,15 +63,17 @@ def build_network(config: DictConfig, image_shape: Shape, num_classes: int) -> n
     """
     engine = config.model.engine
     node = OmegaConf.masked_copy(config.model, [key for key in config.model if key != "engine"])
+    network: nn.Module
     if engine == "torch":
-        network: nn.Module = instantiate(node, nn, image_shape, num_classes)
+        network = instantiate(node, nn, image_shape, num_classes)
         # on a CPU convolutions are 20–25 % faster when the channels of a pixel are neighbours
         return network.to(memory_format=torch.channels_last)
     try:
         layers = namespace(engine)
     except RuntimeError as reason:
         raise UserError(f"model.engine={engine}: {reason}. model.engine=auto takes what fits") from reason
-    return instantiate(node, layers, image_shape, num_classes)
+    network = instantiate(node, layers, image_shape, num_classes)
+    return network
 
 
 def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
@@ -107,11 +109,8 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         for name, node in config.logger.items()
         if node
     ]
-    options = _plain(config.trainer)
-    if config.data.val_fraction == 0:
-        options["limit_val_batches"] = 0
     return Trainer(
-        **options,
+        **_plain(config.trainer),
         default_root_dir=folder,
         callbacks=callbacks,
         logger=loggers,

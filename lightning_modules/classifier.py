@@ -13,9 +13,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from experiment.errors import UserError
-
-Batch = tuple[Tensor, Tensor]
-"""(N, C, H, W) float32 images in [0, 1] and their (N,) int64 labels."""
+from lightning_modules.data.datamodule import Batch
 
 STAGES = ("train", "val", "test")
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import ParamsT
 
-from custom_backend.optim import adam_step
+from custom_backend.optim import AdamRule, adam_step
 from lightning_modules.bridge import on_device, to_array
 
 
@@ -50,19 +50,9 @@ class CustomAdam(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
+        rule = AdamRule(float(group["lr"]), group["betas"], group["eps"], group["weight_decay"], False)
         tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
         with on_device(parameter.device):
             array, grad, exp_avg, exp_avg_sq = map(to_array, tensors)
-            adam_step(
-                array,
-                grad,
-                exp_avg,
-                exp_avg_sq,
-                int(state["step"]),
-                float(group["lr"]),
-                group["betas"],
-                group["eps"],
-                group["weight_decay"],
-                False,
-            )
+            adam_step(array, grad, exp_avg, exp_avg_sq, int(state["step"]), rule)
         torch.autograd.graph.increment_version(parameter)

@@ -7,6 +7,15 @@ from custom_backend.functional.activation import leaky_relu_backward, leaky_relu
 from custom_backend.functional.pooling import max_pool2d_backward, max_pool2d_forward
 
 
+class Norm(NamedTuple):
+    """y = weight · (x − μ) / √(σ² + eps) + bias, with given statistics (μ, σ²), or the batch's if None."""
+
+    weight: Array
+    bias: Array
+    eps: float
+    statistics: tuple[Array, Array] | None
+
+
 class Normalised(NamedTuple):
     """What `batch_norm_backward` needs; `mean` and `variance` (biased) also feed the running statistics."""
 
@@ -19,17 +28,16 @@ class Normalised(NamedTuple):
 
 
 @operation
-def batch_norm_forward(
-    x: Array, weight: Array, bias: Array, eps: float, statistics: tuple[Array, Array] | None
-) -> tuple[Array, Normalised]:
+def batch_norm_forward(x: Array, norm: Norm) -> tuple[Array, Normalised]:
     """y = γ x̂ + β with x̂ = (x − μ) / √(σ² + ε), for each channel.
 
-    μ and σ² are taken over height, width and batch (training), or given as `statistics` (evaluation). The
-    variance is that of the centred values: E[x²] − E[x]² would lose half the digits.
+    μ and σ² are taken over height, width and batch (training), or given (evaluation). The variance
+    is that of the centred values: E[x²] − E[x]² would lose half the digits.
     Ioffe, Szegedy: Batch normalization (2015).
 
     Shapes: x (C, H, W, N); weight γ, bias β, μ, σ² (C,) → y as x.
     """
+    weight, bias, eps, statistics = norm
     xp, flat = namespace(x), columns_of(x)
     mean = xp.mean(flat, axis=1) if statistics is None else statistics[0]
     centred = flat - column(mean)
@@ -62,21 +70,13 @@ def batch_norm_backward(saved: Normalised, grad: Array) -> tuple[Array, Array, A
 
 
 @operation
-def norm_act_pool_forward(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    eps: float,
-    statistics: tuple[Array, Array] | None,
-    slope: float,
-    window: int,
-) -> tuple[Array, tuple[Any, ...]]:
+def norm_act_pool_forward(x: Array, norm: Norm, slope: float, window: int) -> tuple[Array, tuple[Any, ...]]:
     """Batch normalisation, then LeakyReLU, then max-pooling by `window` × `window` (1: none).
 
     The three in one are worth a faster form: one pass over memory in place of six. What is saved begins with
     (mean, variance) of the batch, for the running statistics.
     """
-    normal, saved_norm = batch_norm_forward(x, weight, bias, eps, statistics)
+    normal, saved_norm = batch_norm_forward(x, norm)
     active, saved_act = leaky_relu_forward(normal, slope)
     size = (window, window)
     y, saved_pool = max_pool2d_forward(active, size, size, (0, 0))

@@ -12,6 +12,8 @@ import cupy
 
 from custom_backend.array import Array, Pair, column, columns_of
 from custom_backend.functional.conv import output_size
+from custom_backend.functional.normalization import Norm
+from custom_backend.optim import AdamRule
 
 KERNELS: dict[str, cupy.ElementwiseKernel] = {}
 
@@ -201,16 +203,9 @@ def max_pool2d_backward(saved: Any, grad: Array) -> Array:
     return _max_pool_backward(grad, place, *sizes, *kernel, *stride, *padding, cupy.empty(shape, grad.dtype))
 
 
-def norm_act_pool_forward(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    eps: float,
-    statistics: tuple[Array, Array] | None,
-    slope: float,
-    window: int,
-) -> tuple[Array, Any]:
+def norm_act_pool_forward(x: Array, norm: Norm, slope: float, window: int) -> tuple[Array, Any]:
     """See `functional.normalization.norm_act_pool_forward`."""
+    weight, bias, eps, statistics = norm
     x = cupy.ascontiguousarray(x)
     if statistics is None:
         flat = columns_of(x)
@@ -243,18 +238,10 @@ def norm_act_pool_backward(saved: Any, grad: Array) -> tuple[Array, Array, Array
 
 
 def adam_step(
-    parameter: Array,
-    grad: Array,
-    exp_avg: Array,
-    exp_avg_sq: Array,
-    step: int,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-    decoupled: bool,
+    parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, rule: AdamRule
 ) -> None:
     """See `optim.adam_step`."""
+    lr, betas, eps, weight_decay, decoupled = rule
     shrink, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
     rate, root = lr / (1 - betas[0] ** step), 1 / math.sqrt(1 - betas[1] ** step)
     _adam(grad, shrink, decay, rate, *betas, root, eps, parameter, exp_avg, exp_avg_sq)

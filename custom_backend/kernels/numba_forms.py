@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from custom_backend.functional.normalization import Norm
 from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import split
 
@@ -177,16 +178,9 @@ def _norm_act_pool_backward(
                         grad_x[c, h, w, n] = -factor * (offset + (x[c, h, w, n] - middle) * along)
 
 
-def norm_act_pool_forward(
-    x: FloatArray,
-    weight: FloatArray,
-    bias: FloatArray,
-    eps: float,
-    statistics: tuple[FloatArray, FloatArray] | None,
-    slope: float,
-    window: int,
-) -> tuple[FloatArray, Any]:
+def norm_act_pool_forward(x: FloatArray, norm: Norm, slope: float, window: int) -> tuple[FloatArray, Any]:
     """See `functional.normalization.norm_act_pool_forward`; `window` is 1 or 2."""
+    weight, bias, eps, statistics = norm
     x = np.ascontiguousarray(x)
     channels, height, width, batch = x.shape
     flat = x.reshape(channels, -1)

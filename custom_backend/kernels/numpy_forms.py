@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from custom_backend.array import Pair, column, columns_of, pair
 from custom_backend.functional.conv import output_size, windows
-from custom_backend.functional.normalization import Normalised
+from custom_backend.functional.normalization import Norm, Normalised
 from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import split
 
@@ -175,14 +175,9 @@ def leaky_relu_backward(saved: Any, grad: FloatArray) -> FloatArray:
     return out
 
 
-def batch_norm_forward(
-    x: FloatArray,
-    weight: FloatArray,
-    bias: FloatArray,
-    eps: float,
-    statistics: tuple[FloatArray, FloatArray] | None,
-) -> tuple[FloatArray, Normalised]:
+def batch_norm_forward(x: FloatArray, norm: Norm) -> tuple[FloatArray, Normalised]:
     """See `functional.normalization.batch_norm_forward`."""
+    weight, bias, eps, statistics = norm
     flat = columns_of(x)
     mean = flat.mean(axis=1) if statistics is None else statistics[0]
     centred = np.subtract(flat, column(mean), out=empty_like(flat))

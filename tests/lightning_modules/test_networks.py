@@ -18,13 +18,23 @@ def layers(network: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 33, 47)])
 @pytest.mark.parametrize("pooling", ["adaptive_avg", "fixed_avg", "fixed_max"])
-def test_any_model_takes_any_images(configure, model, shape, pooling):
-    config = configure(f"model={model}", f"model.pooling={pooling}", "model.widths=[4,4,8]")
-    network = build_network(config, shape, 7)
-    logits = network(torch.rand(2, *shape))
-    assert logits.shape == (2, 7)
-    logits.sum().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
+def test_any_model_takes_any_images_on_any_engine(configure, model, shape, pooling):
+    images, gradients, logits = torch.rand(2, *shape), [], []
+    for engine in ("torch", "numpy"):
+        knobs = [
+            f"model.pooling={pooling}",
+            "model.widths=[4,4,8]",
+            f"model.engine={engine}",
+            "model.dropout=0",
+        ]
+        torch.manual_seed(0)
+        network = build_network(configure(f"model={model}", *knobs), shape, 7)
+        logits.append(network(images))
+        assert logits[-1].shape == (2, 7)
+        logits[-1].square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -56,6 +66,13 @@ def test_the_report_s_architectures(configure):
     assert shape("baseline")[:3] == (5, 0, 5)
     assert shape("enhanced") == (5, 5, 2, 1_586_122)
     assert shape("mnist")[:3] == (3, 3, 1)
+
+
+def test_an_engine_that_cannot_work_here_is_refused_with_the_way_on(configure):
+    if torch.cuda.is_available():
+        pytest.skip("it can work here")
+    with pytest.raises(UserError, match=r"model\.engine=cupy: .*model\.engine=auto takes what fits"):
+        build_network(configure("model=custom", "model.engine=cupy"), (1, 28, 28), 10)
 
 
 def test_adaptive_pooling_keeps_the_classifier_s_size(configure):

@@ -164,6 +164,21 @@ def test_the_seed_decides_everything(configure: Configure):
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_the_engines_give_the_same_curve(configure: Configure):
+    knobs = ("model=custom", *TINY, "trainer.max_epochs=2", "model.dropout=0")
+    ours = start(configure(*knobs), "custom")
+    engine = ("model.engine=torch", "optimizer=adam", "loss=cross_entropy")
+    theirs = start(configure(*knobs, *engine), "torch")
+    for key in ("train_loss", "val_loss"):
+        for own, other in zip(ours.metrics, theirs.metrics, strict=True):
+            assert own[key] == pytest.approx(other[key], abs=1e-4)
+    # a checkpoint of one engine is one of the other's
+    (theirs.folder / "checkpoints" / "ours.ckpt").write_bytes(ours.checkpoint("best").read_bytes())
+    found = evaluate(theirs, theirs.folder / "checkpoints" / "ours.ckpt")
+    assert found["test_loss"] == pytest.approx(ours.results["test_loss"], abs=1e-5)
+    assert found["test_acc"] == pytest.approx(ours.results["test_acc"], abs=2e-3)
+
+
 def test_nan_stops_the_run_and_says_where(configure: Configure):
     config = configure(*TINY, "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_epochs=2")
     run = Run.create(config, Path(config.output_dir), "nan")

@@ -1,0 +1,317 @@
+"""The time and the memory of a training step, engine beside engine.
+
+    python -m benchmarks.engines --network mnist --batch 128 --json engines.json
+
+Each engine works in a process of its own, so that thread pools and memory of one do not disturb another, and
+waits its turn: a round is a few steps of every engine in turn, so that what else the machine does falls on
+all alike. Printed are the median over rounds with its quartiles and the ratio to torch eager: wall time
+with `--threads` threads, process CPU time with one; the memory that training adds at its peak; and, layer by
+layer, forward and backward with one thread.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import custom_backend as cb  # before NumPy and torch: see custom_backend.processor
+
+Times: TypeAlias = dict[str, float]  # what was measured → seconds
+NETWORKS = {"mnist": ((1, 28, 28), (32, 64, 128), 3), "cifar": ((3, 32, 32), (32, 64, 128, 128, 256), 3)}
+ENGINES = {
+    "torch": "torch eager",
+    "torch_channels_last": "torch channels_last",
+    "numpy": "NumPy alone",
+    "numpy_bridge": "NumPy, bridge, Lightning",
+    "fast": "NumPy + numba alone",
+    "fast_bridge": "NumPy + numba, bridge, Lightning",
+}
+LAYERS = {"torch_layers": "torch", "numpy_layers": "NumPy", "fast_layers": "NumPy + numba"}
+
+
+def network(nn: Any, name: str) -> Any:
+    """Convolutions with normalisation, LeakyReLU and, for the first few, pooling; then one dense layer."""
+    (channels, _, _), widths, pooled = NETWORKS[name]
+    layers: list[Any] = []
+    for number, width in enumerate(widths):
+        layers += [
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(0.01),
+        ]
+        layers += [nn.MaxPool2d(2)] if number < pooled else []
+        channels = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(channels, 10)]
+    return nn.Sequential(*layers)
+
+
+def train_torch(name: str, batch: int, channels_last: bool, steps: Iterable[None]) -> None:
+    """Train the network of torch."""
+    import torch
+
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = network(torch.nn, name).to(memory_format=layout)
+    x = torch.randn(batch, *NETWORKS[name][0]).to(memory_format=layout)
+    labels = torch.randint(10, (batch,))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    model(x[:2])  # what is loaded at the first call is no memory of training
+    for _ in steps:
+        optimizer.zero_grad()
+        loss: torch.Tensor = torch.nn.functional.cross_entropy(model(x), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def train_library(name: str, batch: int, steps: Iterable[None]) -> None:
+    """Train the network of custom_backend, by itself."""
+    import numpy as np
+
+    rng, model, adam = np.random.default_rng(0), network(cb, name), cb.Adam(lr=1e-3)
+    state = model.init(rng)
+    x = rng.normal(size=(*NETWORKS[name][0], batch)).astype(np.float32)
+    labels = rng.integers(10, size=batch)
+    model.forward(state, x[..., :2], training=True, rng=rng)  # see train_torch
+    for _ in steps:
+        logits, saved = model.forward(state, x, training=True, rng=rng)
+        _, saved_loss = cb.cross_entropy_forward(logits, labels)
+        _, gradients = model.backward(saved, cb.cross_entropy_backward(saved_loss), need_x=False)
+        adam.step(state, gradients)
+
+
+def train_bridge(name: str, batch: int, steps: Iterable[None]) -> None:
+    """Train the network of custom_backend as a torch module, with its own Adam, under Lightning's trainer."""
+    import lightning
+    import torch
+
+    from lightning_modules import bridge, optim
+
+    class Classifier(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.loss = (
+                network(bridge.namespace("numpy"), name),
+                bridge.CustomCrossEntropyLoss(),
+            )
+
+        def training_step(self, task: list[torch.Tensor], _: int) -> torch.Tensor:
+            loss: torch.Tensor = self.loss(self.network(task[0]), task[1])
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return optim.CustomAdam(self.parameters(), lr=1e-3)
+
+    class Batches:
+        def __iter__(self) -> Iterator[list[torch.Tensor]]:
+            task = [torch.randn(batch, *NETWORKS[name][0]), torch.randint(10, (batch,))]
+            classifier.network(task[0][:2])  # see train_torch
+            for _ in steps:
+                yield task
+
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, logger=False, **quiet)  # type: ignore[arg-type]
+    classifier = Classifier()
+    trainer.fit(classifier, Batches())
+
+
+def layers_of_torch(name: str, batch: int) -> Callable[[], Times]:
+    """A function that times torch's forward and backward by type of layer."""
+    import torch
+
+    model, x = network(torch.nn, name), torch.randn(batch, *NETWORKS[name][0])
+    work: list[tuple[torch.nn.Module, torch.Tensor]] = []
+    for layer in model:
+        need_x = bool(work)
+        work.append((layer, x.detach().clone().requires_grad_(need_x)))
+        x = layer(x)
+
+    def once() -> Times:
+        times: Times = {}
+        for layer, x in work:
+            inputs = [tensor for tensor in (x, *layer.parameters()) if tensor.requires_grad]
+            start = time.process_time()
+            y = layer(x)
+            torch.autograd.grad(y, inputs, torch.ones_like(y))
+            kind = type(layer).__name__
+            times[kind] = times.get(kind, 0) + time.process_time() - start
+        return times
+
+    return once
+
+
+def layers_of_library(name: str, batch: int) -> Callable[[], Times]:
+    """A function that times the library's forward and backward by type of layer."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(*NETWORKS[name][0], batch)).astype(np.float32)
+    work: list[tuple[cb.Layer, dict[str, Any], Any]] = []
+    for layer in network(cb, name).layers:
+        state = layer.init(rng)
+        work.append((layer, state, x))
+        x, _ = layer.forward(state, x, True, rng)
+
+    def once() -> Times:
+        times: Times = {}
+        for layer, state, x in work:
+            start = time.process_time()
+            y, saved = layer.forward(state, x, True, rng)
+            layer.backward(saved, np.ones_like(y), need_x=layer is not work[0][0])
+            kind = type(layer).__name__
+            times[kind] = times.get(kind, 0) + time.process_time() - start
+        return times
+
+    return once
+
+
+def work(engine: str, name: str, batch: int, steps: int) -> None:
+    """A worker process: for each line on stdin, do `steps` steps and print what they took as JSON."""
+    if engine.startswith("numpy"):
+        sys.modules["numba"] = None  # type: ignore[assignment]  # as where it is not installed
+    answers, sys.stdout = sys.stdout, sys.stderr
+    before = 0
+
+    def answer(times: list[Times]) -> None:
+        measured = {what: statistics.median(step[what] for step in times) for what in times[0]}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(json.dumps({"times": measured, "megabytes": peak / 1024}), file=answers, flush=True)
+
+    def rounds() -> Iterator[None]:
+        nonlocal before
+        for number, _ in enumerate(sys.stdin):
+            if number == 0:
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                yield  # Lightning fetches one batch ahead
+            times = []
+            for _ in range(steps):
+                wall, cpu = time.perf_counter(), time.process_time()
+                yield
+                times.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
+            answer(times)
+
+    if engine in LAYERS:
+        measure = layers_of_torch if engine.startswith("torch") else layers_of_library
+        once = measure(name, batch)
+        for _ in sys.stdin:
+            answer([once() for _ in range(steps)])
+    elif engine.startswith("torch"):
+        train_torch(name, batch, engine.endswith("last"), rounds())
+    else:
+        (train_bridge if engine.endswith("bridge") else train_library)(name, batch, rounds())
+
+
+class Worker:
+    """An engine in a process of its own."""
+
+    def __init__(self, engine: str, options: argparse.Namespace, threads: int) -> None:
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.engines", "--worker", engine]
+        command += [
+            "--network",
+            options.network,
+            "--batch",
+            str(options.batch),
+            "--steps",
+            str(options.steps),
+        ]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, **limits},
+        )  # fmt: skip
+        self.rounds: list[Times] = []
+        self.megabytes = 0.0
+        self.round()
+        self.rounds.clear()  # warming up
+
+    def round(self) -> None:
+        """Have it do a round, and keep what that took."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a worker ended: {self.process.args!r}")
+        result = json.loads(line)
+        self.rounds.append(result["times"])
+        self.megabytes = result["megabytes"]
+
+    def quartiles(self, what: str) -> list[float]:
+        """The lower quartile, the median and the upper quartile over rounds, in milliseconds."""
+        return [
+            1000 * q for q in statistics.quantiles((r[what] for r in self.rounds), n=4, method="inclusive")
+        ]
+
+    def close(self) -> None:
+        """End it, and wait until it has."""
+        self.process.kill()
+        self.process.wait()
+
+
+def measured(engines: Iterable[str], options: argparse.Namespace, threads: int) -> dict[str, Worker]:
+    """All engines after `options.rounds` interleaved rounds."""
+    workers = {engine: Worker(engine, options, threads) for engine in engines}
+    for _ in range(options.rounds):
+        for worker in workers.values():
+            worker.round()
+    for worker in workers.values():
+        worker.close()
+    return workers
+
+
+def report(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything, print the tables, and return them."""
+    result: dict[str, Any] = {"network": options.network, "batch": options.batch, "threads": options.threads}
+    print(f"{options.network}, batch {options.batch}, {options.rounds} rounds of {options.steps} steps")
+    for what, threads in (("wall", options.threads), ("cpu", 1)):
+        workers = measured(ENGINES, options, threads)
+        base = workers["torch"].quartiles(what)[1]
+        print(
+            f"\n{what} time of a step, {threads} threads{'ms':>16} {'quartiles':>16} {'÷ torch':>8} {'MB':>6}"
+        )
+        result[what] = {}
+        for engine, worker in workers.items():
+            low, middle, high = worker.quartiles(what)
+            entry = {"ms": middle, "low": low, "high": high, "ratio": middle / base, "MB": worker.megabytes}
+            result[what][engine] = entry
+            spread = f"{low:.1f}–{high:.1f}"
+            print(
+                f"{ENGINES[engine]:<36} {middle:>6.1f} {spread:>16} {middle / base:>8.2f} {worker.megabytes:>6.0f}"
+            )
+    workers = measured(LAYERS, options, 1)
+    kinds = list(workers["torch_layers"].rounds[0])
+    result["layers"] = {e: {kind: w.quartiles(kind)[1] for kind in kinds} for e, w in workers.items()}
+    print(f"\n{'cpu ms by layer, 1 thread':<28}" + "".join(f"{LAYERS[engine]:>24}" for engine in workers))
+    for kind in kinds:
+        columns = ((times[kind], times[kind] / sum(times.values())) for times in result["layers"].values())
+        print(f"{kind:<28}" + "".join(f"{ms:>16.2f} ({share:>4.0%})" for ms, share in columns))
+    return result
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--network", choices=NETWORKS, default="mnist")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2, help="for the wall time")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=3, help="steps of a round")
+    parser.add_argument("--json", type=Path, help="write the same as JSON to this file")
+    parser.add_argument("--worker", choices=(*ENGINES, *LAYERS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options.worker, options.network, options.batch, options.steps)
+        return
+    result = report(options)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""Batches as a function of (seed, epoch, step), out of one uint8 tensor on the training device."""
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Generator, Tensor
+
+from experiment.errors import UserError
+from lightning_modules.data.augment import IDENTITY, Augmentation, to_float
+from lightning_modules.data.image_set import ImageSet, stratified_order, stratified_split
+from lightning_modules.data.sources import SOURCES
+
+Batch = tuple[Tensor, Tensor]
+"""(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels."""
+
+
+def generator(*key: int | str) -> Generator:
+    """A CPU generator of its own for each ``key``; no global random state is read or changed."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What one of ``world_size`` processes, the ``rank``-th, is given of labelled images."""
+
+    images: Tensor
+    """(N, C, H, W) uint8, on the device the batches are to be on."""
+    labels: Tensor
+    """(N,) int64, on the same device."""
+    indices: Tensor
+    """(n,) int64: which of the N images there are for all processes together."""
+    batch_size: int
+    """Images of a batch of one process."""
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def own(self) -> slice:
+        """Where in anything that all processes share this one's part is."""
+        return slice(self.rank, None, self.world_size)
+
+    def pick(self, indices: Tensor) -> Batch:
+        """uint8 images and labels at ``indices``."""
+        indices = indices.to(self.images.device)
+        return self.images[indices], self.labels[indices]
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationBatches:
+    """Every image once, in a fixed order, whoever of the processes gets it."""
+
+    share: Share
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.share.indices[self.share.own]) / self.share.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        own, size = self.share.indices[self.share.own], self.share.batch_size
+        for start in range(0, len(own), size):
+            images, labels = self.share.pick(own[start : start + size])
+            yield to_float(images), labels
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatches:
+    """Shuffled and augmented batches, a function of (seed, epoch, step).
+
+    Order and augmentation are drawn for the batch of all processes together, of which each takes its part: W
+    processes with batches of B see just what one process with batches of W·B sees. A last, incomplete batch
+    is left out, unless it is the only one.
+    """
+
+    share: Share
+    augmentation: Augmentation
+    seed: int
+    epoch: Callable[[], int]
+    """Tells the epoch whenever an iteration begins."""
+
+    @property
+    def global_batch_size(self) -> int:
+        """Images of a step of all processes together."""
+        total, world_size = len(self.share.indices), self.share.world_size
+        return min(self.share.batch_size * world_size, total - total % world_size)
+
+    def __len__(self) -> int:
+        return len(self.share.indices) // self.global_batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, size, own = self.epoch(), self.global_batch_size, self.share.own
+        shuffled = torch.randperm(len(self.share.indices), generator=generator(self.seed, epoch, "order"))
+        order = self.share.indices[shuffled]
+        for step in range(len(self)):
+            draws = self.augmentation.draw(size, generator(self.seed, epoch, step, "augmentation"))
+            images, labels = self.share.pick(order[step * size : (step + 1) * size][own])
+            yield self.augmentation(images, draws[own]), labels
+
+
+class ImageDataModule(LightningDataModule):
+    """Training, validation and test images of any of :data:`SOURCES`.
+
+    The validation set is a fixed, class-stratified part of the official training set, whatever the seed; the
+    official test set stays what it is. Batches are float32 images in [0, 1], *not* normalised, and labels.
+
+    Args:
+        dataset: name of the data set.
+        root: folder of the data.
+        batch_size: images of a step and process.
+        val_fraction: part of the training set that is kept for validation; 0 = none.
+        seed: of order and augmentation.
+        augment: whether to augment training images as the next four say.
+        crop_padding: as in :class:`Augmentation`, like the next three.
+        flip: probability of a horizontal flip.
+        jitter: largest change of brightness, contrast and saturation.
+        rotation: largest angle in degrees.
+        download: whether to download a data set that is not under ``root``.
+        image_size: as in :func:`image_folder`, like the next two.
+        channels: of a folder's images.
+        test_fraction: of a folder without a test set.
+        train_images: train on a fixed, class-stratified part of this many training images; None = on all.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        root: str | None,
+        batch_size: int,
+        val_fraction: float,
+        seed: int,
+        augment: bool,
+        crop_padding: int,
+        flip: float,
+        jitter: float,
+        rotation: float,
+        download: bool = True,
+        image_size: int | None = None,
+        channels: int | None = None,
+        test_fraction: float = 0.2,
+        train_images: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.train_images = train_images
+        self.augmentation = Augmentation(crop_padding, flip, jitter, rotation) if augment else None
+        self.options = {
+            "root": None if root is None else Path(root).expanduser(),
+            "download": download,
+            "image_size": image_size,
+            "channels": channels,
+            "test_fraction": test_fraction,
+        }
+        self._placed: dict[tuple[str, torch.device], Batch] = {}
+
+    def load(self) -> None:
+        """Read and split the data, unless that is done; the properties below do so too.
+
+        Raises:
+            UserError: if the data is not there or damaged, or cannot be split as asked for.
+        """
+        _ = self._data, self._indices
+
+    def prepare_data(self) -> None:
+        """Let one process download and decode before all of them read."""
+        self.load()
+
+    def setup(self, stage: str) -> None:
+        """Read the data; without a validation set have the trainer skip validation."""
+        self.load()
+        if self.trainer and not self.sizes["val"]:
+            self.trainer.limit_val_batches = 0  # Lightning warns of an empty or missing loader
+
+    @cached_property
+    def _data(self) -> ImageSet:
+        if self.dataset not in SOURCES:
+            raise UserError(f"data.dataset={self.dataset}: there are {', '.join(SOURCES)}")
+        source = SOURCES[self.dataset]
+        options = {name: self.options[name] for name in inspect.signature(source).parameters}
+        if options.get("root", ...) is None:
+            raise UserError(f"{self.dataset} is read from files: set data.root=PATH, or DATA_ROOT")
+        return source(**options)
+
+    @cached_property
+    def _indices(self) -> dict[str, Tensor]:
+        """Indices into the official training images (``train``, ``val``) and test images (``test``)."""
+        labels, classes = self._data.train_labels, self._data.classes
+        train, val = stratified_split(labels, self.val_fraction, classes, "data.val_fraction")
+        if self.train_images is not None:
+            if not len(classes) <= self.train_images <= len(train):
+                raise UserError(
+                    f"data.train_images={self.train_images}: {self.dataset} has {len(classes)} classes and "
+                    f"{len(train)} training images; choose a number between"
+                )
+            train = train[: self.train_images]
+        return {"train": train, "val": val, "test": stratified_order(self._data.test_labels)}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        channels, height, width = self._data.train_images.shape[1:]
+        return channels, height, width
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        return self._data.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything in the data set, see :class:`ImageSet`."""
+        return self._data.fingerprint
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images to train on, validate with and test with: ``train``, ``val``, ``test``."""
+        return {part: len(indices) for part, indices in self._indices.items()}
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel of the images trained on, in [0, 1]."""
+        return tuple(mean for mean, _ in self._moments)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel of the images trained on; 1 where a channel is constant."""
+        return tuple(std or 1.0 for _, std in self._moments)
+
+    @cached_property
+    def _moments(self) -> list[tuple[float, float]]:
+        values = torch.arange(256, dtype=torch.float64) / 255
+        moments = []
+        for channel in range(self.image_shape[0]):
+            pixels = self._data.train_images[self._indices["train"], channel].flatten()
+            share = pixels.bincount(minlength=256).double() / len(pixels)
+            mean = share @ values
+            moments.append((float(mean), float(share @ (values - mean).square()) ** 0.5))
+        return moments
+
+    def train_dataloader(self) -> TrainingBatches:
+        """Shuffled, augmented batches of the epoch the trainer is in, or of epoch 0 without one."""
+        trainer = self.trainer
+        epoch = (lambda: trainer.current_epoch) if trainer else (lambda: 0)
+        return TrainingBatches(self._share("train"), self.augmentation or IDENTITY, self.seed, epoch)
+
+    def val_dataloader(self) -> EvaluationBatches:
+        """Batches of the validation set, which may be none."""
+        return EvaluationBatches(self._share("val"))
+
+    def test_dataloader(self) -> EvaluationBatches:
+        """Batches of the official test set."""
+        return EvaluationBatches(self._share("test"))
+
+    def _share(self, part: str) -> Share:
+        device, rank, world_size = torch.device("cpu"), 0, 1
+        if self.trainer:
+            device, rank = self.trainer.strategy.root_device, self.trainer.global_rank
+            world_size = self.trainer.world_size
+        official = "test" if part == "test" else "train"
+        if (official, device) not in self._placed:
+            images: Tensor = getattr(self._data, f"{official}_images")
+            labels: Tensor = getattr(self._data, f"{official}_labels")
+            self._placed[official, device] = images.to(device), labels.to(device)
+        return Share(*self._placed[official, device], self._indices[part], self.batch_size, rank, world_size)
+
+    def samples(self, n: int, draws: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Some training images and what augmentation makes of them; always the same, of mixed classes.
+
+        Args:
+            n: images, if there are as many.
+            draws: augmentations of each.
+
+        Returns:
+            (n, C, H, W) uint8 originals, (draws, n, C, H, W) float32 in [0, 1], and (n,) int64 labels.
+        """
+        chosen = self._indices["train"][:n]
+        originals = self._data.train_images[chosen]
+        augment = self.augmentation or IDENTITY
+        augmented = [
+            augment(originals, augment.draw(len(chosen), generator(self.seed, draw, "samples")))
+            for draw in range(draws)
+        ]
+        return originals, torch.stack(augmented), self._data.train_labels[chosen]
