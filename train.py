@@ -55,9 +55,9 @@ def start(config: DictConfig, is_sweep: bool) -> float | None:
 
     try:
         return train(config, run)
-    finally:
-        if run.results.get("status") != "finished":
-            log.info(f"continue with: python train.py resume={run.folder}")
+    except KeyboardInterrupt:
+        log.info(f"continue with: python train.py resume={run.folder}")
+        raise
 
 
 def _place(config: DictConfig, is_sweep: bool) -> tuple[Path, str]:
@@ -67,9 +67,10 @@ def _place(config: DictConfig, is_sweep: bool) -> tuple[Path, str]:
         overrides = hydra_config.job.override_dirname.replace("/", "_")
         return Path(hydra_config.sweep.dir), f"{hydra_config.job.num:03d}-{overrides}"[:120]
     choices = hydra_config.runtime.choices
-    automatic = f"{choices.model}-{choices.data}-{datetime.now():%Y%m%d-%H%M%S}"
+    automatic = f"{choices['model']}-{choices['data']}-{datetime.now():%Y%m%d-%H%M%S}"
     return Path(config.output_dir), config.name or automatic
 
 
 if __name__ == "__main__":
-    door(lambda: (check(sys.argv[1:]), job()))
+    door(lambda: check(sys.argv[1:]))
+    job()

@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import custom_backend as cb  # before NumPy and torch: see custom_backend.processor
+from threadpoolctl import threadpool_info
+
+import custom_backend as cb
 
 Times: TypeAlias = dict[str, float]  # what was measured → seconds
 NETWORKS = {"mnist": ((1, 28, 28), (32, 64, 128), 3), "cifar": ((3, 32, 32), (32, 64, 128, 128, 256), 3)}
@@ -268,7 +270,11 @@ def measured(engines: Iterable[str], options: argparse.Namespace, threads: int) 
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Measure everything, print the tables, and return them."""
     result: dict[str, Any] = {"network": options.network, "batch": options.batch, "threads": options.threads}
-    print(f"{options.network}, batch {options.batch}, {options.rounds} rounds of {options.steps} steps")
+    blas = [x["architecture"] for x in threadpool_info() if x["internal_api"] == "openblas"]
+    result["openblas"] = blas  # which of its kernels it chose, or was told to by OPENBLAS_CORETYPE
+    print(
+        f"{options.network}, batch {options.batch}, {options.rounds} rounds of {options.steps} steps, {blas}"
+    )
     for what, threads in (("wall", options.threads), ("cpu", 1)):
         workers = measured(ENGINES, options, threads)
         base = workers["torch"].quartiles(what)[1]
@@ -280,10 +286,8 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
             low, middle, high = worker.quartiles(what)
             entry = {"ms": middle, "low": low, "high": high, "ratio": middle / base, "MB": worker.megabytes}
             result[what][engine] = entry
-            spread = f"{low:.1f}–{high:.1f}"
-            print(
-                f"{ENGINES[engine]:<36} {middle:>6.1f} {spread:>16} {middle / base:>8.2f} {worker.megabytes:>6.0f}"
-            )
+            print(f"{ENGINES[engine]:<36} {middle:>6.1f} {f'{low:.1f}–{high:.1f}':>16}", end=" ")
+            print(f"{middle / base:>8.2f} {worker.megabytes:>6.0f}")
     workers = measured(LAYERS, options, 1)
     kinds = list(workers["torch_layers"].rounds[0])
     result["layers"] = {e: {kind: w.quartiles(kind)[1] for kind in kinds} for e, w in workers.items()}

@@ -36,11 +36,6 @@ last axis. MNIST, from its four gzipped files in `MNIST/raw`:
     print(f"accuracy {np.mean(np.concatenate(guesses) == labels):.2%}")
 """
 
-# ruff: noqa: E402
-from custom_backend.processor import advise_openblas
-
-advise_openblas()  # before anything imports NumPy
-
 from custom_backend.functional.loss import (
     cross_entropy_backward,
     cross_entropy_forward,

@@ -123,6 +123,12 @@ class Run:
         with path.open(newline="") as file:
             return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the epochs so far amount to, see :func:`experiment.results.summary`."""
+        checkpoint = self.config.callbacks.get("checkpoint") or {}
+        return summary(self.metrics, checkpoint.get("monitor", "val_acc"))
+
     def checkpoint(self, name: str) -> Path:
         """The file of checkpoint ``best`` or ``last``, or of a path.
 
@@ -168,9 +174,8 @@ class Run:
         if traceback:
             with (self.folder / "run.log").open("a") as file:
                 file.write(traceback)
-        checkpoint = self.config.callbacks.get("checkpoint") or {}
-        results = summary(self.metrics, checkpoint.get("monitor", "val_acc")) | measured
-        self.write_json("results.json", {"format_version": FORMAT_VERSION, "status": status, **results})
+        results = {"format_version": FORMAT_VERSION, "status": status, **self.summary, **measured}
+        self.write_json("results.json", results)
         self.record(status=status, end=_now())
 
     def resumed(self) -> None:

@@ -98,7 +98,7 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     )
     trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
     tested = test(trainer, module, data, run.folder / "checkpoints" / "best.ckpt")
-    _log_hyperparameters(trainer, config, tested)
+    _log_hyperparameters(trainer, config, run.summary | tested)
     return cost | tested
 
 
@@ -173,7 +173,7 @@ def _short_name(node: DictConfig) -> str:
     return str(node["_target_"]).rpartition(".")[2]
 
 
-def _log_hyperparameters(trainer: Trainer, config: DictConfig, tested: dict[str, Any]) -> None:
+def _log_hyperparameters(trainer: Trainer, config: DictConfig, results: dict[str, Any]) -> None:
     """Show the run in TensorBoard's HPARAMS tab: what one would sweep against what came out."""
     groups = ("model", "data", "optimizer", "scheduler", "loss")
     swept = {group: _short_name(config[group]) for group in groups if group != "data"}
@@ -184,12 +184,8 @@ def _log_hyperparameters(trainer: Trainer, config: DictConfig, tested: dict[str,
         and not key.endswith(("_target_", "root", "download"))
         and value is not None
     }
-    final = {f"final/{name}": tested[name] for name in ("test_acc", "test_loss")}
-    final |= {
-        f"final/{name}": float(trainer.callback_metrics[name])
-        for name in ("val_acc", "val_loss")
-        if name in trainer.callback_metrics
-    }
+    names = ("test_acc", "test_loss", "val_acc", "val_loss")
+    final = {f"final/{name}": results[name] for name in names if results.get(name) is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(swept, final)

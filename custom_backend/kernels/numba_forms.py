@@ -19,6 +19,7 @@ from custom_backend.kernels.parallel import split
 FloatArray: TypeAlias = npt.NDArray[Any]
 Constants: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, float]  # mean, 1/σ, γ, β, slope
 Results: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]  # the gradients by x, γ and β
+Sums: TypeAlias = tuple[float, float]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 PIECE = 2048  # elements of a sum in the dtype of the array
@@ -30,24 +31,93 @@ def _compiled(function: _Function) -> _Function:
     return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)(function))
 
 
+# A sum becomes vector instructions only as a function of its own, on one-dimensional arrays.
+
+
+@_compiled
+def _sum(x: FloatArray) -> float:
+    total = x.dtype.type(0)
+    for m in range(x.shape[0]):
+        total += x[m]
+    return total  # type: ignore[no-any-return]
+
+
+@_compiled
+def _sum_of_squares(x: FloatArray, middle: float) -> float:
+    total = x.dtype.type(0)
+    for m in range(x.shape[0]):
+        total += (x[m] - middle) ** 2
+    return total  # type: ignore[no-any-return]
+
+
+@_compiled
+def _sums(x: FloatArray, grad: FloatArray, middle: float, factor: float, shift: float, slope: float) -> Sums:
+    """The sums of g and g (x − mean), with g the gradient before the activation."""
+    total = total_dot = x.dtype.type(0)
+    for m in range(x.shape[0]):
+        centred = x[m] - middle
+        g = grad[m] if centred * factor + shift > 0 else slope * grad[m]
+        total += g
+        total_dot += g * centred
+    return total, total_dot
+
+
+@_compiled
+def _sums_at(
+    x: FloatArray,
+    place: FloatArray,
+    here: int,
+    grad: FloatArray,
+    middle: float,
+    factor: float,
+    shift: float,
+    slope: float,
+) -> Sums:
+    """As `_sums`, for pixels at place `here` of their windows; only the chosen ones have a gradient."""
+    total = total_dot = x.dtype.type(0)
+    for n in range(x.shape[0]):
+        centred = x[n] - middle
+        g = grad[n] if centred * factor + shift > 0 else slope * grad[n]
+        g = g if place[n] == here else x.dtype.type(0)
+        total += g
+        total_dot += g * centred
+    return total, total_dot
+
+
+@_compiled
+def _spread(
+    x: FloatArray,
+    place: FloatArray,
+    here: int,
+    grad: FloatArray,
+    middle: float,
+    factor: float,
+    shift: float,
+    slope: float,
+    lost: Sums,
+    grad_x: FloatArray,
+) -> None:
+    """The gradient of the pixels at place `here` of their windows."""
+    offset, along = lost
+    for n in range(x.shape[0]):
+        centred = x[n] - middle
+        g = grad[n] if centred * factor + shift > 0 else slope * grad[n]
+        g = g if place[n] == here else x.dtype.type(0)
+        grad_x[n] = factor * (g - offset - centred * along)
+
+
 @_compiled
 def _moments(start: int, stop: int, x: FloatArray, mean: FloatArray, variance: FloatArray) -> None:
     """The mean and the biased variance of each row of x (channels, elements), in two passes."""
-    number, length = x.dtype.type, x.shape[1]
+    length = x.shape[1]
     for c in range(start, stop):
         total = 0.0
         for piece in range(0, length, PIECE):
-            partial = number(0)
-            for m in range(piece, min(piece + PIECE, length)):
-                partial += x[c, m]
-            total += partial
+            total += _sum(x[c, piece : piece + PIECE])
         mean[c] = total / length
         total = 0.0
         for piece in range(0, length, PIECE):
-            partial = number(0)
-            for m in range(piece, min(piece + PIECE, length)):
-                partial += (x[c, m] - mean[c]) ** 2
-            total += partial
+            total += _sum_of_squares(x[c, piece : piece + PIECE], mean[c])
         variance[c] = total / length
 
 
@@ -82,12 +152,8 @@ def _norm_act_backward(
         middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         total = total_dot = 0.0
         for piece in range(0, length, PIECE):
-            partial = partial_dot = number(0)
-            for m in range(piece, min(piece + PIECE, length)):
-                centred = x[c, m] - middle
-                g = grad[c, m] if centred * factor + shift > 0 else slope * grad[c, m]
-                partial += g
-                partial_dot += g * centred
+            part = slice(piece, piece + PIECE)
+            partial, partial_dot = _sums(x[c, part], grad[c, part], middle, factor, shift, slope)
             total += partial
             total_dot += partial_dot
         grad_bias[c] = total
@@ -140,42 +206,32 @@ def _norm_act_pool_backward(
     """Backward of `_norm_act_pool`: only one pixel of each window has a gradient from above."""
     mean, inverse_std, weight, bias, slope = constants
     grad_x, grad_weight, grad_bias = results
-    number, zero = x.dtype.type, x.dtype.type(0)
+    number = x.dtype.type
     slope = number(slope)
     _, height, width, batch = grad.shape
     length = x.shape[1] * x.shape[2] * batch
     for c in range(start, stop):
         middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         total = total_dot = 0.0
-        for r in range(height):
-            for s in range(width):
-                partial = partial_dot = zero
-                for n in range(batch):
-                    at = place[c, r, s, n]
-                    upper = x[c, 2 * r, 2 * s + 1, n] if at == 1 else x[c, 2 * r, 2 * s, n]
-                    lower = x[c, 2 * r + 1, 2 * s + 1, n] if at == 3 else x[c, 2 * r + 1, 2 * s, n]
-                    centred = (lower if at > 1 else upper) - middle
-                    g = grad[c, r, s, n] if centred * factor + shift > 0 else slope * grad[c, r, s, n]
-                    partial += g
-                    partial_dot += g * centred
+        for h in range(2 * height):
+            for w in range(2 * width):
+                r, s, here = h // 2, w // 2, np.uint8(2 * (h % 2) + w % 2)
+                row, place_row, grad_row = x[c, h, w], place[c, r, s], grad[c, r, s]
+                partial, partial_dot = _sums_at(row, place_row, here, grad_row, middle, factor, shift, slope)
                 total += partial
                 total_dot += partial_dot
         grad_bias[c] = total
         grad_weight[c] = total_dot * inverse_std[c]
         offset = number(total / length if of_batch else 0)
         along = number(total_dot * inverse_std[c] ** 2 / length if of_batch else 0)
+        lost = (offset, along)
         for h in range(x.shape[1]):
             for w in range(x.shape[2]):
-                r, s, here = h // 2, w // 2, 2 * (h % 2) + w % 2
-                if r < height and s < width:
-                    for n in range(batch):
-                        centred = x[c, h, w, n] - middle
-                        g = grad[c, r, s, n] if centred * factor + shift > 0 else slope * grad[c, r, s, n]
-                        g = g if place[c, r, s, n] == here else zero
-                        grad_x[c, h, w, n] = factor * (g - offset - centred * along)
-                else:  # the last row or column of an odd size, which no window sees
-                    for n in range(batch):
-                        grad_x[c, h, w, n] = -factor * (offset + (x[c, h, w, n] - middle) * along)
+                r, s, here = h // 2, w // 2, np.uint8(2 * (h % 2) + w % 2)
+                if r == height or s == width:  # the last of an odd number of rows or columns: in no window
+                    r, s, here = 0, 0, np.uint8(4)
+                row, place_row, grad_row = x[c, h, w], place[c, r, s], grad[c, r, s]
+                _spread(row, place_row, here, grad_row, middle, factor, shift, slope, lost, grad_x[c, h, w])
 
 
 def norm_act_pool_forward(x: FloatArray, norm: Norm, slope: float, window: int) -> tuple[FloatArray, Any]:
