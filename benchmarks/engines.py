@@ -11,6 +11,7 @@ layer, forward and backward with one thread.
 
 import argparse
 import json
+import logging
 import os
 import resource
 import statistics
@@ -18,8 +19,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from threadpoolctl import threadpool_info
 
@@ -43,11 +45,8 @@ def network(nn: Any, name: str) -> Any:
     (channels, _, _), widths, pooled = NETWORKS[name]
     layers: list[Any] = []
     for number, width in enumerate(widths):
-        layers += [
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.LeakyReLU(0.01),
-        ]
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+        layers += [nn.LeakyReLU(0.01)]
         layers += [nn.MaxPool2d(2)] if number < pooled else []
         channels = width
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(channels, 10)]
@@ -116,6 +115,7 @@ def train_bridge(name: str, batch: int, steps: Iterable[None]) -> None:
             for _ in steps:
                 yield task
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, logger=False, **quiet)  # type: ignore[arg-type]
     classifier = Classifier()
@@ -214,18 +214,10 @@ class Worker:
     def __init__(self, engine: str, options: argparse.Namespace, threads: int) -> None:
         limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.engines", "--worker", engine]
-        command += [
-            "--network",
-            options.network,
-            "--batch",
-            str(options.batch),
-            "--steps",
-            str(options.steps),
-        ]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, **limits},
-        )  # fmt: skip
+        sizes = {"--network": options.network, "--batch": options.batch, "--steps": options.steps}
+        command += [str(word) for option in sizes.items() for word in option]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env={**os.environ, **limits}, **pipes)  # type: ignore[call-overload]
         self.rounds: list[Times] = []
         self.megabytes = 0.0
         self.round()
@@ -246,24 +238,24 @@ class Worker:
 
     def quartiles(self, what: str) -> list[float]:
         """The lower quartile, the median and the upper quartile over rounds, in milliseconds."""
-        return [
-            1000 * q for q in statistics.quantiles((r[what] for r in self.rounds), n=4, method="inclusive")
-        ]
+        times = (1000 * times[what] for times in self.rounds)
+        return statistics.quantiles(times, n=4, method="inclusive")
 
-    def close(self) -> None:
-        """End it, and wait until it has."""
-        self.process.kill()
-        self.process.wait()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process:  # closes the pipes, and waits
+            self.process.kill()
 
 
 def measured(engines: Iterable[str], options: argparse.Namespace, threads: int) -> dict[str, Worker]:
     """All engines after `options.rounds` interleaved rounds."""
-    workers = {engine: Worker(engine, options, threads) for engine in engines}
-    for _ in range(options.rounds):
-        for worker in workers.values():
-            worker.round()
-    for worker in workers.values():
-        worker.close()
+    with ExitStack() as stack:
+        workers = {engine: stack.enter_context(Worker(engine, options, threads)) for engine in engines}
+        for _ in range(options.rounds):
+            for worker in workers.values():
+                worker.round()
     return workers
 
 
@@ -273,14 +265,13 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     blas = [x["architecture"] for x in threadpool_info() if x["internal_api"] == "openblas"]
     result["openblas"] = blas  # which of its kernels it chose, or was told to by OPENBLAS_CORETYPE
     print(
-        f"{options.network}, batch {options.batch}, {options.rounds} rounds of {options.steps} steps, {blas}"
+        f"{options.network}, batch {options.batch}; {options.rounds} rounds of {options.steps} steps; {blas}"
     )
     for what, threads in (("wall", options.threads), ("cpu", 1)):
         workers = measured(ENGINES, options, threads)
         base = workers["torch"].quartiles(what)[1]
-        print(
-            f"\n{what} time of a step, {threads} threads{'ms':>16} {'quartiles':>16} {'÷ torch':>8} {'MB':>6}"
-        )
+        title = f"{what} time of a step, {threads} threads"
+        print(f"\n{title:<36} {'ms':>6} {'quartiles':>16} {'÷ torch':>8} {'MB':>6}")
         result[what] = {}
         for engine, worker in workers.items():
             low, middle, high = worker.quartiles(what)

@@ -18,7 +18,7 @@ last axis. MNIST, from its four gzipped files in `MNIST/raw`:
         cb.AdaptiveAvgPool2d(3), cb.Flatten(), cb.Dropout(0.3), cb.Linear(288, 10),
     )
     rng = np.random.default_rng(0)
-    state, optimizer = network.init(rng, cb.he_fan_in), cb.Adam(lr=1e-3)
+    state, optimizer = network.init(rng, cb.he_fan_in), cb.Adam(lr=1e-2)
     x, labels = images("train"), read("train-labels-idx1", 8)
 
     def batch(pixels):  # (batch, 28, 28) bytes → (1, 28, 28, batch) standardised

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, TypeAlias, TypeVar, cast
 
+import numpy as np
+
 Array: TypeAlias = Any  # an array of any module that follows the standard
 Pair: TypeAlias = tuple[int, int]
 State: TypeAlias = Mapping[str, Array]
@@ -90,8 +92,6 @@ def matmul(a: Array, b: Array) -> Array:
 @operation
 def uniform(like: Array, shape: tuple[int, ...], seed: int) -> Array:
     """Numbers of U[0, 1) with the dtype and on the device of `like`, a function of `seed` alone."""
-    import numpy as np
-
     draws = np.random.default_rng(seed).random(shape, dtype=np.float32)
     xp = namespace(like)
     return xp.asarray(draws, dtype=like.dtype, device=like.device)

@@ -228,11 +228,12 @@ class _Pool(_Function):
         kernel, _, padding = self.hyperparameters
         fits = all(2 * p <= k for p, k in zip(padding, kernel, strict=True))
         expect(fits, str(self), "padding of at most half the kernel", f"{padding} for {kernel}")
+        expect(math.prod(kernel) <= 256, str(self), "a window of at most 256 pixels", math.prod(kernel))
         check_fits(self, x, kernel, padding)
 
 
 class MaxPool2d(_Pool):
-    """The greatest value of each window."""
+    """The greatest value of each window; its place there is kept in one byte."""
 
     functions = pooling.max_pool2d_forward, pooling.max_pool2d_backward
 

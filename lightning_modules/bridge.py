@@ -69,11 +69,9 @@ def to_array(tensor: Tensor) -> Array:
 
 def to_tensor(array: Array) -> Tensor:
     """View an array as a tensor."""
-    return (
-        torch.utils.dlpack.from_dlpack(array)
-        if library(array) == "cupy"
-        else torch.from_numpy(np.asarray(array))
-    )
+    if library(array) == "cupy":
+        return torch.utils.dlpack.from_dlpack(array)
+    return torch.from_numpy(np.asarray(array))
 
 
 def _batch_last(tensor: Tensor) -> Array:
@@ -198,10 +196,10 @@ class _Engine(nn.Module):
 
 def _run(modules: list[_Engine], x: Tensor) -> Tensor:
     """Apply modules of equal `training` one after the other, as one node of torch's graph."""
-    layer = (
-        modules[0]._layer() if len(modules) == 1 else cb.Sequential(*(module._layer() for module in modules))
-    )
-    entries = [getattr(module, name) for module in modules for name in module._layer().names]
+    layers = [module._layer() for module in modules]
+    layer = layers[0] if len(layers) == 1 else cb.Sequential(*layers)
+    pairs = zip(modules, layers, strict=True)
+    entries = [getattr(module, name) for module, own in pairs for name in own.names]
     for module in modules:
         _check_device(str(module), module.engine, x, entries)
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():

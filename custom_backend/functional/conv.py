@@ -72,8 +72,8 @@ def conv2d_forward(
 ) -> tuple[Array, Any]:
     """y[o, r, s] = Σ_{c,i,j} W[o, c, i, j] · x[c, r·stride + i − pad, s·stride + j − pad] + b[o].
 
-    With the windows as columns this is one product, (O, C·kh·kw) @ (C·kh·kw, H'·W'·N). The columns, kh·kw
-    times the size of x, are not kept but laid out again in backward.
+    With the windows as columns this is one product, (O, C·kh·kw) @ (C·kh·kw, H'·W'·N). The columns,
+    4·C·kh·kw·H'·W' bytes an image in float32, are not kept but laid out again in backward; kept is x alone.
 
     Shapes: x (C, H, W, N), weight (O, C, kh, kw), bias (O,) or None → y (O, H', W', N).
     """

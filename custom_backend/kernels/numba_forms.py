@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from custom_backend.array import Pair
 from custom_backend.functional.normalization import Norm
 from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import split
@@ -19,6 +20,7 @@ from custom_backend.kernels.parallel import split
 FloatArray: TypeAlias = npt.NDArray[Any]
 Constants: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, float]  # mean, 1/σ, γ, β, slope
 Results: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]  # the gradients by x, γ and β
+Scalars: TypeAlias = tuple[float, float, float, float]  # mean, γ/σ, β and slope
 Sums: TypeAlias = tuple[float, float]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -51,8 +53,9 @@ def _sum_of_squares(x: FloatArray, middle: float) -> float:
 
 
 @_compiled
-def _sums(x: FloatArray, grad: FloatArray, middle: float, factor: float, shift: float, slope: float) -> Sums:
+def _sums(x: FloatArray, grad: FloatArray, constants: Scalars) -> Sums:
     """The sums of g and g (x − mean), with g the gradient before the activation."""
+    middle, factor, shift, slope = constants
     total = total_dot = x.dtype.type(0)
     for m in range(x.shape[0]):
         centred = x[m] - middle
@@ -63,24 +66,22 @@ def _sums(x: FloatArray, grad: FloatArray, middle: float, factor: float, shift: 
 
 
 @_compiled
-def _sums_at(
-    x: FloatArray,
-    place: FloatArray,
-    here: int,
-    grad: FloatArray,
-    middle: float,
-    factor: float,
-    shift: float,
-    slope: float,
-) -> Sums:
-    """As `_sums`, for pixels at place `here` of their windows; only the chosen ones have a gradient."""
-    total = total_dot = x.dtype.type(0)
-    for n in range(x.shape[0]):
-        centred = x[n] - middle
-        g = grad[n] if centred * factor + shift > 0 else slope * grad[n]
-        g = g if place[n] == here else x.dtype.type(0)
-        total += g
-        total_dot += g * centred
+def _sums_at(x: FloatArray, place: FloatArray, here: Pair, grad: FloatArray, constants: Scalars) -> Sums:
+    """As `_sums`, for those pixels of a row of windows at place `here` that were chosen."""
+    middle, factor, shift, slope = constants
+    at, zero = np.uint8(2 * here[0] + here[1]), x.dtype.type(0)
+    total = total_dot = 0.0
+    for s in range(grad.shape[0]):
+        w = 2 * s + here[1]
+        partial = partial_dot = zero
+        for n in range(grad.shape[1]):
+            centred = x[w, n] - middle
+            g = grad[s, n] if centred * factor + shift > 0 else slope * grad[s, n]
+            g = g if place[s, n] == at else zero
+            partial += g
+            partial_dot += g * centred
+        total += partial
+        total_dot += partial_dot
     return total, total_dot
 
 
@@ -88,22 +89,23 @@ def _sums_at(
 def _spread(
     x: FloatArray,
     place: FloatArray,
-    here: int,
+    here: Pair,
     grad: FloatArray,
-    middle: float,
-    factor: float,
-    shift: float,
-    slope: float,
+    constants: Scalars,
     lost: Sums,
     grad_x: FloatArray,
 ) -> None:
-    """The gradient of the pixels at place `here` of their windows."""
+    """The gradient of the pixels of a row of windows at place `here`."""
+    middle, factor, shift, slope = constants
     offset, along = lost
-    for n in range(x.shape[0]):
-        centred = x[n] - middle
-        g = grad[n] if centred * factor + shift > 0 else slope * grad[n]
-        g = g if place[n] == here else x.dtype.type(0)
-        grad_x[n] = factor * (g - offset - centred * along)
+    at, zero = np.uint8(2 * here[0] + here[1]), x.dtype.type(0)
+    for s in range(grad.shape[0]):
+        w = 2 * s + here[1]
+        for n in range(grad.shape[1]):
+            centred = x[w, n] - middle
+            g = grad[s, n] if centred * factor + shift > 0 else slope * grad[s, n]
+            g = g if place[s, n] == at else zero
+            grad_x[w, n] = factor * (g - offset - centred * along)
 
 
 @_compiled
@@ -153,7 +155,7 @@ def _norm_act_backward(
         total = total_dot = 0.0
         for piece in range(0, length, PIECE):
             part = slice(piece, piece + PIECE)
-            partial, partial_dot = _sums(x[c, part], grad[c, part], middle, factor, shift, slope)
+            partial, partial_dot = _sums(x[c, part], grad[c, part], (middle, factor, shift, slope))
             total += partial
             total_dot += partial_dot
         grad_bias[c] = total
@@ -213,11 +215,11 @@ def _norm_act_pool_backward(
     for c in range(start, stop):
         middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         total = total_dot = 0.0
-        for h in range(2 * height):
-            for w in range(2 * width):
-                r, s, here = h // 2, w // 2, np.uint8(2 * (h % 2) + w % 2)
-                row, place_row, grad_row = x[c, h, w], place[c, r, s], grad[c, r, s]
-                partial, partial_dot = _sums_at(row, place_row, here, grad_row, middle, factor, shift, slope)
+        scalars = (middle, factor, shift, slope)
+        for r in range(height):
+            for k in range(4):
+                row, here = x[c, 2 * r + k // 2], (k // 2, k % 2)
+                partial, partial_dot = _sums_at(row, place[c, r], here, grad[c, r], scalars)
                 total += partial
                 total_dot += partial_dot
         grad_bias[c] = total
@@ -225,13 +227,16 @@ def _norm_act_pool_backward(
         offset = number(total / length if of_batch else 0)
         along = number(total_dot * inverse_std[c] ** 2 / length if of_batch else 0)
         lost = (offset, along)
-        for h in range(x.shape[1]):
-            for w in range(x.shape[2]):
-                r, s, here = h // 2, w // 2, np.uint8(2 * (h % 2) + w % 2)
-                if r == height or s == width:  # the last of an odd number of rows or columns: in no window
-                    r, s, here = 0, 0, np.uint8(4)
-                row, place_row, grad_row = x[c, h, w], place[c, r, s], grad[c, r, s]
-                _spread(row, place_row, here, grad_row, middle, factor, shift, slope, lost, grad_x[c, h, w])
+        for r in range(height):
+            for k in range(4):
+                h, here = 2 * r + k // 2, (k // 2, k % 2)
+                _spread(x[c, h], place[c, r], here, grad[c, r], scalars, lost, grad_x[c, h])
+        # The last of an odd number of rows or columns is in no window.
+        for h in range(2 * height, x.shape[1]):
+            grad_x[c, h] = -factor * (offset + (x[c, h] - middle) * along)
+        for w in range(2 * width, x.shape[2]):
+            for h in range(2 * height):
+                grad_x[c, h, w] = -factor * (offset + (x[c, h, w] - middle) * along)
 
 
 def norm_act_pool_forward(x: FloatArray, norm: Norm, slope: float, window: int) -> tuple[FloatArray, Any]:

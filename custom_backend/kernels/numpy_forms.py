@@ -81,7 +81,10 @@ def _seen(rows: slice, cols: slice, kernel: Pair, stride: Pair) -> list[tuple[sl
 def conv2d_forward(
     x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
 ) -> tuple[FloatArray, Any]:
-    """See `functional.conv.conv2d_forward`: the same product, by blocks of columns that stay in the cache."""
+    """See `functional.conv.conv2d_forward`: the same product, by blocks of columns that stay in the cache.
+
+    Of the columns there are never more than `CACHE` bytes a thread (or one pixel's, if those are more).
+    """
     outputs, kernel = weight.shape[0], pair(weight.shape[2:])
     size = output_size(x.shape[1:3], kernel, stride, padding)
     batch, matrix = x.shape[3], columns_of(weight)
@@ -160,31 +163,54 @@ def _inside(padded: FloatArray, shape: tuple[int, ...], padding: Pair) -> FloatA
 
 def leaky_relu_forward(x: FloatArray, slope: float) -> tuple[FloatArray, Any]:
     """See `functional.activation.leaky_relu_forward`; y is the greater of x and slope · x, if slope ≤ 1."""
-    y = np.multiply(x, slope, out=empty_like(x))
-    (np.maximum if slope <= 1 else np.minimum)(x, y, out=y)
-    return y, (np.greater(x, 0, out=empty(x.shape, np.bool_)), slope)
+    y, positive = empty_like(x), empty(x.shape, np.bool_)
+    greater = np.maximum if slope <= 1 else np.minimum
+
+    def part(start: int, stop: int) -> None:
+        own, out = x[start:stop], y[start:stop]
+        np.multiply(own, slope, out=out)
+        greater(own, out, out=out)
+        np.greater(own, 0, out=positive[start:stop])
+
+    split(part, len(x), x.size)
+    return y, (positive, slope)
 
 
 def leaky_relu_backward(saved: Any, grad: FloatArray) -> FloatArray:
     """See `functional.activation.leaky_relu_backward`; the derivative is slope + (1 − slope) · mask."""
     positive, slope = saved
-    out = empty_like(grad)
-    np.multiply(positive, grad.dtype.type(1 - slope), out=out)
-    out += grad.dtype.type(slope)
-    out *= grad
-    return out
+    grad_x, rise = empty_like(grad), grad.dtype.type(1 - slope)
+
+    def part(start: int, stop: int) -> None:
+        out = grad_x[start:stop]
+        np.multiply(positive[start:stop], rise, out=out)
+        out += grad.dtype.type(slope)
+        out *= grad[start:stop]
+
+    split(part, len(grad), grad.size)
+    return grad_x
 
 
 def batch_norm_forward(x: FloatArray, norm: Norm) -> tuple[FloatArray, Normalised]:
     """See `functional.normalization.batch_norm_forward`."""
     weight, bias, eps, statistics = norm
     flat = columns_of(x)
-    mean = flat.mean(axis=1) if statistics is None else statistics[0]
-    centred = np.subtract(flat, column(mean), out=empty_like(flat))
-    variance = np.vecdot(centred, centred) / flat.shape[1] if statistics is None else statistics[1]
-    inverse_std = 1 / np.sqrt(variance + x.dtype.type(eps))
-    y = np.multiply(centred, column(weight * inverse_std), out=empty_like(flat))
-    y += column(bias)
+    centred, y = empty_like(flat), empty_like(flat)
+    mean, variance = statistics or (np.empty_like(weight), np.empty_like(weight))
+    inverse_std = np.empty_like(weight)
+
+    def part(start: int, stop: int) -> None:
+        own = slice(start, stop)
+        if statistics is None:
+            np.mean(flat[own], axis=1, out=mean[own])
+        np.subtract(flat[own], column(mean[own]), out=centred[own])
+        if statistics is None:
+            np.divide(np.vecdot(centred[own], centred[own]), flat.shape[1], out=variance[own])
+        np.divide(1, np.sqrt(variance[own] + eps), out=inverse_std[own])
+        np.multiply(centred[own], column(weight[own] * inverse_std[own]), out=y[own])
+        y[own] += column(bias[own])
+
+    split(part, len(x), x.size)
     saved = Normalised(centred.reshape(x.shape), mean, variance, weight, inverse_std, statistics is None)
     return y.reshape(x.shape), saved
 
@@ -192,49 +218,65 @@ def batch_norm_forward(x: FloatArray, norm: Norm) -> tuple[FloatArray, Normalise
 def batch_norm_backward(saved: Normalised, grad: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """See `functional.normalization.batch_norm_backward`."""
     g, centred = columns_of(grad), columns_of(saved.centred)
-    grad_weight = np.vecdot(g, centred) * saved.inverse_std
-    grad_bias = g.sum(axis=1)
-    out = empty_like(g)
-    if saved.of_batch:
-        np.multiply(centred, column(grad_weight * saved.inverse_std / -g.shape[1]), out=out)
-        out -= column(grad_bias / g.shape[1])
-        out += g
-        out *= column(saved.weight * saved.inverse_std)
-    else:
-        np.multiply(g, column(saved.weight * saved.inverse_std), out=out)
-    return out.reshape(grad.shape), grad_weight, grad_bias
+    grad_x, grad_weight, grad_bias = empty_like(g), np.empty_like(saved.mean), np.empty_like(saved.mean)
+
+    def part(start: int, stop: int) -> None:
+        own = slice(start, stop)
+        inverse_std, out = saved.inverse_std[own], grad_x[own]
+        np.multiply(np.vecdot(g[own], centred[own]), inverse_std, out=grad_weight[own])
+        np.sum(g[own], axis=1, out=grad_bias[own])
+        if saved.of_batch:
+            np.multiply(centred[own], column(grad_weight[own] * inverse_std / -g.shape[1]), out=out)
+            out -= column(grad_bias[own] / g.shape[1])
+            out += g[own]
+        else:
+            np.copyto(out, g[own])
+        out *= column(saved.weight[own] * inverse_std)
+
+    split(part, len(g), g.size)
+    return grad_x.reshape(grad.shape), grad_weight, grad_bias
 
 
 def max_pool2d_forward(x: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> tuple[FloatArray, Any]:
     """See `functional.pooling.max_pool2d_forward`."""
     size = output_size(x.shape[1:3], kernel, stride, padding)
     padded = _bordered(x, padding, -math.inf)
-    first, *others = (padded[:, rows, cols] for rows, cols in windows(size, kernel, stride))
-    y, place = empty(first.shape, x.dtype), empty(first.shape, np.uint8)
-    better, won = empty(first.shape, np.bool_), empty(first.shape, np.uint8)
-    np.copyto(y, first)
-    place.fill(0)
-    for number, seen in enumerate(others, start=1):
-        np.greater(seen, y, out=better)
-        np.maximum(place, np.multiply(better, np.uint8(number), out=won), out=place)
-        np.maximum(y, seen, out=y)
+    shape = (x.shape[0], *size, x.shape[3])
+    y, place, better = empty(shape, x.dtype), empty(shape, np.uint8), empty(shape, np.bool_)
+
+    def part(start: int, stop: int) -> None:
+        own = slice(start, stop)
+        first, *others = (padded[own, rows, cols] for rows, cols in windows(size, kernel, stride))
+        np.copyto(y[own], first)
+        place[own] = 0
+        for number, seen in enumerate(others, start=1):
+            np.greater(seen, y[own], out=better[own])
+            np.maximum(place[own], better[own] * np.uint8(number), out=place[own])
+            np.maximum(y[own], seen, out=y[own])
+
+    split(part, len(x), x.size)
     return y, (place, x.shape, kernel, stride, padding)
 
 
 def max_pool2d_backward(saved: Any, grad: FloatArray) -> FloatArray:
     """See `functional.pooling.max_pool2d_backward`; windows that do not overlap are written, not added."""
-    place, (channels, height, width, batch), kernel, stride, padding = saved
+    place, shape, kernel, stride, padding = saved
     size = grad.shape[1:3]
-    whole = (height + 2 * padding[0], width + 2 * padding[1])
+    whole = (shape[1] + 2 * padding[0], shape[2] + 2 * padding[1])
     disjoint = kernel == stride
     tiled = disjoint and (size[0] * stride[0], size[1] * stride[1]) == whole
-    shape = (channels, *whole, batch)
-    padded = empty(shape, grad.dtype) if tiled else zeros(grad, shape)
-    chosen, share = empty(grad.shape, np.bool_), empty_like(grad)
-    for number, (rows, cols) in enumerate(windows(size, kernel, stride)):
-        np.equal(place, number, out=chosen)
-        if disjoint:
-            np.multiply(grad, chosen, out=padded[:, rows, cols])
-        else:
-            padded[:, rows, cols] += np.multiply(grad, chosen, out=share)
-    return padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+    padded = empty((shape[0], *whole, shape[3]), grad.dtype)
+
+    def part(start: int, stop: int) -> None:
+        own = slice(start, stop)
+        if not tiled:
+            padded[own] = 0
+        for number, (rows, cols) in enumerate(windows(size, kernel, stride)):
+            chosen = place[own] == number
+            if disjoint:
+                np.multiply(grad[own], chosen, out=padded[own, rows, cols])
+            else:
+                padded[own, rows, cols] += grad[own] * chosen
+
+    split(part, len(grad), padded.size)
+    return _inside(padded, shape, padding)

@@ -8,6 +8,7 @@ matrix products included; meanwhile BLAS keeps to the thread that calls it.
 import contextlib
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,10 @@ SMALLEST = 1 << 16  # elements; below, waking a thread costs more than it brings
 @functools.cache
 def threads() -> int:
     """How many threads share the work: OMP_NUM_THREADS, or as many as this process has cores."""
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    wanted, _, _ = os.environ.get("OMP_NUM_THREADS", "").partition(",")
+    if wanted:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @functools.cache
@@ -30,7 +34,8 @@ def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads(), thread_name_prefix="custom_backend")
 
 
-os.register_at_fork(after_in_child=_workers.cache_clear)  # a forked child has none of its parent's threads
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
 class _SerialBlas:

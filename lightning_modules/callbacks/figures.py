@@ -20,7 +20,7 @@ from lightning_modules.data import ImageDataModule
 class Figures(Callback):
     """Draws training curves, confusion matrix, most confident mistakes and augmented samples.
 
-    They go to ``figures/*.png`` of the run folder and, all but the curves, to TensorBoard's images.
+    They go to ``figures/*.png`` of the run folder and to TensorBoard's images.
 
     Args:
         samples: images in the picture of augmented samples.

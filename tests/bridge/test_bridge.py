@@ -171,6 +171,16 @@ def test_autocast_computes_in_float32_with_a_correct_gradient():
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_inference_mode_and_no_grad():
+    pair = twins()
+    x, _ = batch()
+    for context in (torch.inference_mode, torch.no_grad):
+        with context():
+            mine, other = pair.ours.eval()(x), pair.theirs.eval()(x)
+            torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+            assert not mine.requires_grad
+
+
 def test_dropout_follows_torchs_generator():
     model = network(ENGINE, dropout=0.5)
     x, _ = batch(torch.float32)

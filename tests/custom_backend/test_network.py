@@ -119,6 +119,7 @@ IMAGE = np.zeros((3, 5, 5, 2), np.float32)
         (cb.BatchNorm2d(2), IMAGE, r"BatchNorm2d\(.*\): expected 2 channels, got 3"),
         (cb.BatchNorm2d(3), IMAGE[:, :1, :1, :1], r"expected more than one value per channel when training"),
         (cb.MaxPool2d(2, padding=2), IMAGE, r"MaxPool2d\(.*\): expected padding of at most half the kernel"),
+        (cb.MaxPool2d(17), IMAGE, r"MaxPool2d\(.*\): expected a window of at most 256 pixels, got 289"),
         (cb.AvgPool2d(6), IMAGE, r"AvgPool2d\(.*\): expected an image of at least \(6, 6\), got \(5, 5\)"),
         (cb.Linear(4, 2), IMAGE[0, 0], r"Linear\(.*\): expected 4 features, got 5"),
         (cb.Dropout(1.5), IMAGE, r"Dropout\(p=1.5\): expected a probability p, got 1.5"),
