@@ -32,7 +32,11 @@ def zeros(like: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 def matmul(a: FloatArray, b: FloatArray) -> FloatArray:
     """See `array.matmul`."""
     out = empty((a.shape[0], b.shape[1]), a.dtype)
-    np.matmul(a, b, out=out)
+
+    def part(start: int, stop: int) -> None:
+        np.matmul(a, b[:, start:stop], out=out[:, start:stop])
+
+    split(part, b.shape[1], b.size)
     return out
 
 
@@ -129,7 +133,7 @@ def conv2d_backward(
     partial: dict[int, FloatArray] = {}
 
     def weight_part(start: int, stop: int) -> None:
-        total = np.zeros_like(matrix)
+        total = zeros(matrix, matrix.shape)
         for rows, cols, run in blocks[start:stop]:
             total += g[:, run] @ _columns(padded, rows, cols, kernel, stride).T
         partial[start] = total
@@ -146,7 +150,8 @@ def conv2d_backward(
         grad_padded[start:stop] = 0
         own = columns_of(weight[:, start:stop]).T
         for rows, cols, run in _blocks(size, len(own), batch, x.itemsize):
-            columns = matmul(own, g[:, run])
+            columns = empty((len(own), run.stop - run.start), x.dtype)
+            np.matmul(own, g[:, run], out=columns)
             seen = columns.reshape(stop - start, math.prod(kernel), rows.stop - rows.start, -1, batch)
             for place, (r, s) in enumerate(_seen(rows, cols, kernel, stride)):
                 grad_padded[start:stop, r, s] += seen[:, place]

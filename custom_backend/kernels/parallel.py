@@ -74,12 +74,10 @@ _serial_blas = _SerialBlas()
 def split(kernel: Callable[..., None], length: int, elements: int, *arguments: Any) -> None:
     """Run `kernel(start, stop, *arguments)` on every thread's share of range(length); this thread has one.
 
-    `elements` tells how much work there is in all.
+    `elements` tells how much work there is in all. BLAS keeps to one thread for little work too: its workers,
+    once woken, would spin into whatever comes next.
     """
     count = min(threads(), length) if elements >= SMALLEST else 1
-    if count == 1:
-        kernel(0, length, *arguments)
-        return
     bounds = [length * share // count for share in range(count + 1)]
     with _serial_blas():
         futures = [_workers().submit(kernel, start, stop, *arguments) for start, stop in pairwise(bounds[1:])]
