@@ -12,7 +12,7 @@ from experiment.schema import Knob
 
 ROOT = Path(__file__).parents[2]
 MISTAKES = {
-    "model=enhnced": ["model=enhnced", "Did you mean enhanced?", "baseline, enhanced, mnist"],
+    "model=enhnced": ["model=enhnced", "Did you mean enhanced?", "baseline, custom, enhanced, mnist"],
     "model.droput=0.2": ["model.droput=0.2: no such key", "Did you mean model.dropout?"],
     "+model.droput=0.2": ["no such key", "model.dropout"],
     "++model.droput=0.2": ["no such key", "model.dropout"],
@@ -90,7 +90,7 @@ def test_answers_come_without_torch(arguments):
     assert done.stdout.endswith("heavy []\n")
     assert ("code 1" in done.stdout) == (arguments == ["model.droput=1"])
     if arguments == ["--help"]:
-        for part in ("baseline | enhanced | mnist", "model.dropout=0.3", "float in [0, 1)", "data.root"):
+        for part in ("baseline | custom | enhanced | mnist", "model.dropout=0.3", "float in [0, 1)", "data.root"):
             assert part in done.stdout
     if arguments == ["--cfg", "job"]:
         assert "label_smoothing: 0.0" in done.stdout
