@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -109,17 +110,22 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         for name, node in config.logger.items()
         if node
     ]
-    return Trainer(
-        **_plain(config.trainer),
-        default_root_dir=folder,
-        callbacks=callbacks,
-        logger=loggers,
-        enable_progress_bar=sys.stderr.isatty(),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,  # nothing is logged in a step: this only silences a warning about short epochs
-        use_distributed_sampler=False,  # the data module shares batches out itself
-    )
+    try:
+        return Trainer(
+            **_plain(config.trainer),
+            default_root_dir=folder,
+            callbacks=callbacks,
+            logger=loggers,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,  # nothing is logged in a step; a larger number is warned about
+            use_distributed_sampler=False,  # the data module shares batches out itself
+        )
+    except (MisconfigurationException, ValueError) as reason:
+        raise UserError(
+            f"this trainer cannot work here: {reason} Set trainer=cpu or other devices"
+        ) from reason
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

@@ -127,6 +127,7 @@ def test_two_processes_share_one_run(tmp_path):
         ("train.py", ["resume=outputs/nothing", "seed=3"], "resume= takes everything from the run"),
         ("train.py", ["data=cifar10", "data.download=false", "data.root=nowhere"], "data=mnist_mini"),
         ("train.py", ["model.widths=[8,8,8,8,8,8]"], "too deep for images of 28×28 pixels"),
+        ("train.py", ["trainer=gpu", "trainer.devices=64"], "this trainer cannot work here"),
         ("evaluate.py", [], "run=: folder of a run"),
         ("evaluate.py", ["run=nowhere"], "is not a run folder"),
     ],

@@ -90,7 +90,12 @@ def test_answers_come_without_torch(arguments):
     assert done.stdout.endswith("heavy []\n")
     assert ("code 1" in done.stdout) == (arguments == ["model.droput=1"])
     if arguments == ["--help"]:
-        for part in ("baseline | custom | enhanced | mnist", "model.dropout=0.3", "float in [0, 1)", "data.root"):
+        for part in (
+            "baseline | custom | enhanced | mnist",
+            "model.dropout=0.3",
+            "float in [0, 1)",
+            "data.root",
+        ):
             assert part in done.stdout
     if arguments == ["--cfg", "job"]:
         assert "label_smoothing: 0.0" in done.stdout
