@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -62,7 +62,7 @@ def build_network(config: DictConfig, image_shape: Shape, num_classes: int) -> n
     Raises:
         UserError: if the engine cannot work here or the network does not fit the images.
     """
-    engine = config.model.engine
+    engine = config.model.get("engine", "torch")  # a model of the user's own need not name it
     node = OmegaConf.masked_copy(config.model, [key for key in config.model if key != "engine"])
     network: nn.Module
     if engine == "torch":

@@ -37,9 +37,7 @@ def train(config: DictConfig, run: Run) -> float | None:
         UserError: for what the user can mend; the run's status is then ``failed``.
         KeyboardInterrupt: after Ctrl-C or a termination signal; the run's status is then ``interrupted``.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec")  # Lightning 2.6 on torch 2.14
+    _quieten_lightning()
     with run.log_file():
         try:
             measured = _fit_and_test(config, run)
@@ -68,16 +66,24 @@ def evaluate(run: Run, checkpoint: Path, data_root: str | None = None) -> dict[s
     Returns:
         What :func:`test` returns.
     """
+    _quieten_lightning()
     config = run.config
     if data_root is not None:
         config.data.root = data_root
     # one device, and nothing written: the run's own figures and events stay as they are
     config.callbacks, config.logger = {}, {}
-    config.trainer.update({"devices": 1, "strategy": "auto", "num_nodes": 1})
+    config.trainer.update({"accelerator": "auto", "devices": 1, "strategy": "auto", "num_nodes": 1})
     data = build_data(config)
     data.load()
     _check_data(run, data)
     return test(build_trainer(config, run.folder), build_classifier(config, data), data, checkpoint)
+
+
+def _quieten_lightning() -> None:
+    """Leave out its advertisements and one deprecation that is not the user's."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec")  # Lightning 2.6 on torch 2.14
 
 
 def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
