@@ -190,7 +190,8 @@ def _download(dataset: Any, root: Path, looked_for: str, allowed: bool) -> None:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     path.replace(target)
     except (OSError, RuntimeError, HTTPException) as failure:
-        raise UserError(f"{missing}, and downloading it failed: {failure}.\n{ways_on}") from failure
+        reason = " ".join(str(failure).split()).rstrip(" .")  # torchvision's has line breaks
+        raise UserError(f"{missing}, and downloading it failed: {reason}.\n{ways_on}") from failure
 
 
 @contextmanager
