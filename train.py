@@ -46,7 +46,6 @@ def start(config: DictConfig, is_sweep: bool) -> float | None:
             log.info(f"nothing to resume:\n{table(run.results, run.folder)}")
             return run.results.get("monitored")
         config = run.config
-        run.resumed()
     else:
         if config.data.root is not None:
             config.data.root = str(Path(config.data.root).expanduser().absolute())

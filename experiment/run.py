@@ -12,6 +12,7 @@
 """
 
 import csv
+import fcntl
 import hashlib
 import itertools
 import json
@@ -141,21 +142,31 @@ class Run:
         return path
 
     @contextmanager
-    def log_file(self) -> Iterator[None]:
-        """Copy the log to ``run.log``, and name the folder to the processes that are started meanwhile."""
+    def session(self) -> Iterator[None]:
+        """Own the folder, copy the log to ``run.log`` and name the folder to the processes started meanwhile.
+
+        Raises:
+            UserError: if another process owns the folder.
+        """
         if not self.is_writer:
             yield
             return
-        os.environ[FOLDER_VARIABLE] = str(self.folder)
-        handler = logging.FileHandler(self.folder / "run.log")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger().addHandler(handler)
-        try:
-            yield
-        finally:
-            logging.getLogger().removeHandler(handler)
-            handler.close()
-            del os.environ[FOLDER_VARIABLE]
+        with (self.folder / ".lock").open("w") as lock:  # the system lets go of it however this process ends
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as taken:
+                raise UserError(f"{self.folder} is being trained by another process: let it end") from taken
+            self.record(status="running")
+            os.environ[FOLDER_VARIABLE] = str(self.folder)
+            handler = logging.FileHandler(self.folder / "run.log")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logging.getLogger().addHandler(handler)
+            try:
+                yield
+            finally:
+                logging.getLogger().removeHandler(handler)
+                handler.close()
+                del os.environ[FOLDER_VARIABLE]
 
     def record(self, **facts: Any) -> None:
         """Add ``facts`` to ``provenance.json``."""
@@ -179,9 +190,8 @@ class Run:
         self.record(status=status, end=_now())
 
     def resumed(self) -> None:
-        """Note that the run goes on."""
-        again = [*self.provenance.get("resumed", []), {"at": _now(), "git": _git_state()}]
-        self.record(status="running", resumed=again)
+        """Note that the run goes on from a checkpoint, perhaps with other code."""
+        self.record(resumed=[*self.provenance.get("resumed", []), {"at": _now(), "git": _git_state()}])
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write ``content`` to a file of the folder, whole or not at all."""

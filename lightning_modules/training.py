@@ -38,7 +38,7 @@ def train(config: DictConfig, run: Run) -> float | None:
         KeyboardInterrupt: after Ctrl-C or a termination signal; the run's status is then ``interrupted``.
     """
     _quieten_lightning()
-    with run.log_file():
+    with run.session():
         try:
             measured = _fit_and_test(config, run)
         except (KeyboardInterrupt, SystemExit) as signal:  # Lightning turns Ctrl-C into an exit
@@ -94,7 +94,10 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     _record_data(run, data)
     module = build_classifier(config, data)
     last = run.folder / "checkpoints" / "last.ckpt"
-    step = load_checkpoint(last)["global_step"] if last.exists() else None
+    step = None
+    if last.exists():
+        step = load_checkpoint(last)["global_step"]
+        run.resumed()
     trainer = build_trainer(config, run.folder, purge_step=step)
     cost = {"parameters": _parameters(module.network), "flops_per_image": _flops(config, data)}
     sizes = " + ".join(f"{size:,} {part}" for part, size in data.sizes.items())

@@ -73,9 +73,21 @@ def test_only_the_first_rank_writes(tmp_path, monkeypatch):
 
 def test_processes_of_one_run_share_its_folder(tmp_path):
     run = Run.create(CONFIG, tmp_path, "run")
-    with run.log_file():
+    with run.session():
         assert Run.create(CONFIG, tmp_path, "run").folder == run.folder
     assert Run.create(CONFIG, tmp_path, "run").folder != run.folder
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    with (
+        run.session(),
+        pytest.raises(UserError, match="is being trained by another process"),
+        Run.open(run.folder).session(),
+    ):
+        pass
+    with Run.open(run.folder).session():
+        pass
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

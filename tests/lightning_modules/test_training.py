@@ -106,6 +106,7 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(
         return [{key: value for key, value in row.items() if key not in TIMINGS} for row in run.metrics]
 
     assert rows(stopped) == rows(whole)
+    assert len(stopped.provenance["resumed"]) == 1
     for name in ("best", "last"):
         ours, theirs = load_checkpoint(stopped.checkpoint(name)), load_checkpoint(whole.checkpoint(name))
         assert ours["epoch"] == theirs["epoch"]
