@@ -16,6 +16,7 @@ def _gradients_of_a_share(rank, folder):
     cross_entropy(parallel(x.chunk(2)[rank]), labels.chunk(2)[rank]).backward()
     if rank == 0:
         torch.save([parameter.grad for parameter in model.parameters()], folder / "gradients.pt")
+    torch.distributed.barrier()  # gloo aborts a process that leaves while the other is still at work
     torch.distributed.destroy_process_group()
 
 
