@@ -48,7 +48,7 @@ def test_train_then_evaluate_then_resume_what_is_finished(tmp_path):
 
 
 def test_killed_at_random_and_resumed_ends_as_if_never_killed(tmp_path):
-    arguments = [*TINY, "trainer.max_epochs=4"]
+    arguments = [*TINY, "trainer.max_epochs=10"]
     whole = call("train.py", *arguments, "name=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     command = [sys.executable, str(ROOT / "train.py"), *arguments, "name=killed"]
