@@ -22,16 +22,14 @@ class BestAndLast(Checkpoint):
     def __init__(self, monitor: str = "val_acc") -> None:
         self.monitor = monitor
         self.best_score: float | None = None
-        self.best_epoch = 0
-        """Epochs finished when the best checkpoint was written."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Best score and its epoch."""
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        """The best score so far."""
+        return {"best_score": self.best_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved best score."""
-        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+        self.best_score = state_dict["best_score"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make a run resumable before its first epoch has ended."""
@@ -48,7 +46,6 @@ class BestAndLast(Checkpoint):
             if is_best and not math.isnan(score):
                 self.best_score = score
         if is_best:
-            self.best_epoch = trainer.current_epoch + 1
             # before last.ckpt: killed in between, the resumed run repeats this epoch and writes both again
             self._write(trainer, "best")
         self._write(trainer, "last")
