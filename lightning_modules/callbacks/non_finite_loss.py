@@ -21,6 +21,13 @@ class NonFiniteLoss(Callback):
     def __init__(self, every: int = 20) -> None:
         self.every = every
         self.pending: list[tuple[int, float, Tensor]] = []
+        self._rate = 0.0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the rate of this step, before the schedule moves on."""
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -30,9 +37,7 @@ class NonFiniteLoss(Callback):
         Raises:
             UserError: if one is not finite.
         """
-        # a step's rate is that of the step before the schedule moved on; close enough to name the culprit
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.pending.append((trainer.global_step, rate, outputs["loss"]))
+        self.pending.append((trainer.global_step, self._rate, outputs["loss"]))
         if len(self.pending) < self.every and not trainer.is_last_batch:
             return
         finite = torch.isfinite(torch.stack([loss for _, _, loss in self.pending])).tolist()
