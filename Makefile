@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check
+.PHONY: help train test check bench report figures clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,6 +20,21 @@ check: $(VENV)/.installed ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## time the from-scratch engine beside torch, on a machine that does nothing else
+	$(BIN)/python -m benchmarks.engines $(ARGS)
+
+report: $(VENV)/.installed ## report on all runs; make report ARGS=outputs/pooling on one sweep
+	$(BIN)/python report.py $(or $(ARGS),outputs)
+
+figures: $(VENV)/.installed ## lay the reports of all sweeps of outputs/ under docs/reports/
+	for sweep in outputs/*/sweep.json; do \
+		name=$$(basename $$(dirname $$sweep)); $(BIN)/python report.py outputs/$$name out=docs/reports/$$name || exit 1; \
+	done
+
+clean: ## remove caches and build leftovers, never a result, data or the environment
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # the stamp is written last: an installation that was cut short is taken up again
 $(VENV)/.installed: pyproject.toml

@@ -4,6 +4,7 @@ import logging
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +16,7 @@ from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Run
 from experiment.schema import problems
+from experiment.sweep import choices, enter, outcome, run_config
 
 log = logging.getLogger(__name__)
 
@@ -22,52 +24,55 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def job(config: DictConfig) -> float | None:
     """One job of Hydra's: the only one, or one of a sweep."""
-    is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    hydra_config = cast(DictConfig, HydraConfig.get())
+    is_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
-        return start(config, is_sweep)
+        return (train_in_sweep if is_sweep else train_alone)(config, hydra_config)
     except UserError as error:
-        if is_sweep:  # the other jobs go on; Hydra exits with 1 at the end
-            log.error(f"job {HydraConfig.get().job.num} failed: {error}")
+        if is_sweep:  # the launcher notes it and goes on
             raise
         stop(error)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-def start(config: DictConfig, is_sweep: bool) -> float | None:
-    """Make or open the run that ``config`` describes and train it."""
-    if wrong := problems(config):  # a sweeper may have drawn what the command line did not show
+def train_alone(composed: DictConfig, hydra_config: DictConfig) -> float | None:
+    """Make or open the run that the command line describes and train it."""
+    config = run_config(composed)
+    if wrong := problems(config):
         raise UserError("\n       ".join(wrong))
-    if is_sweep and config.trainer.strategy == "ddp":
-        raise UserError("trainer.strategy=ddp does not work inside a sweep: give each job one device")
     if config.resume:
         run = Run.open(Path(config.resume))
-        if run.provenance["status"] == "finished":
+        if run.status == "finished":
             log.info(f"nothing to resume:\n{table(run.results, run.folder)}")
             return run.results.get("monitored")
-        config = run.config
     else:
-        if config.data.root is not None:
-            config.data.root = str(Path(config.data.root).expanduser().absolute())
-        run = Run.create(config, *_place(config, is_sweep))
+        chosen = choices(hydra_config)
+        automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
+        run = Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
     from lightning_modules.training import train  # imports torch and lightning: seconds, so after every check
 
     try:
-        return train(config, run)
+        return train(run.config, run)
     except KeyboardInterrupt:
         log.info(f"continue with: python train.py resume={run.folder}")
         raise
 
 
-def _place(config: DictConfig, is_sweep: bool) -> tuple[Path, str]:
-    """Parent and name of a new run's folder."""
-    hydra_config = HydraConfig.get()
-    if is_sweep:
-        overrides = hydra_config.job.override_dirname.replace("/", "_")
-        return Path(hydra_config.sweep.dir), f"{hydra_config.job.num:03d}-{overrides}"[:120]
-    choices = hydra_config.runtime.choices
-    automatic = f"{choices['model']}-{choices['data']}-{datetime.now():%Y%m%d-%H%M%S}"
-    return Path(config.output_dir), config.name or automatic
+def train_in_sweep(composed: DictConfig, hydra_config: DictConfig) -> float | None:
+    """Train one job of a sweep; its log goes to its folder only."""
+    run = enter(composed, hydra_config)
+    if run is None or run.status == "finished":
+        return run.results.get("monitored") if run else None
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.CRITICAL + 1)
+    from lightning_modules.training import train
+
+    try:
+        return train(run.config, run)
+    finally:
+        if not composed.resume:  # the sweeper is not ours, which prints these lines itself
+            print(f"{run.folder.name}  {outcome(run)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """The time and the memory of a training step, engine beside engine.
 
     python -m benchmarks.engines --network mnist --batch 128 --json engines.json
+    python -m benchmarks.engines --device cuda
 
 Each engine works in a process of its own, so that thread pools and memory of one do not disturb another, and
 waits its turn: a round is a few steps of every engine in turn, so that what else the machine does falls on
 all alike. Printed are the median over rounds with its quartiles and the ratio to torch eager: wall time
 with `--threads` threads, process CPU time with one; the memory that training adds at its peak; and, layer by
-layer, forward and backward with one thread.
+layer, forward and backward with one thread. On a GPU: the wall time alone, until the device has finished.
 """
 
 import argparse
+import importlib
 import json
 import logging
 import os
@@ -37,6 +39,12 @@ ENGINES = {
     "fast": "NumPy + numba alone",
     "fast_bridge": "NumPy + numba, bridge, Lightning",
 }
+GPU_ENGINES = {
+    "torch": "torch eager",
+    "torch_channels_last": "torch channels_last",
+    "cupy": "CuPy alone",
+    "cupy_bridge": "CuPy, bridge, Lightning",
+}
 LAYERS = {"torch_layers": "torch", "numpy_layers": "NumPy", "fast_layers": "NumPy + numba"}
 
 
@@ -53,10 +61,11 @@ def network(nn: Any, name: str) -> Any:
     return nn.Sequential(*layers)
 
 
-def train_torch(name: str, batch: int, channels_last: bool, steps: Iterable[None]) -> None:
+def train_torch(name: str, batch: int, channels_last: bool, device: str, steps: Iterable[None]) -> None:
     """Train the network of torch."""
     import torch
 
+    torch.set_default_device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = network(torch.nn, name).to(memory_format=layout)
     x = torch.randn(batch, *NETWORKS[name][0]).to(memory_format=layout)
@@ -70,14 +79,15 @@ def train_torch(name: str, batch: int, channels_last: bool, steps: Iterable[None
         optimizer.step()
 
 
-def train_library(name: str, batch: int, steps: Iterable[None]) -> None:
+def train_library(name: str, batch: int, device: str, steps: Iterable[None]) -> None:
     """Train the network of custom_backend, by itself."""
     import numpy as np
 
+    xp = importlib.import_module("cupy" if device == "cuda" else "numpy")
     rng, model, adam = np.random.default_rng(0), network(cb, name), cb.Adam(lr=1e-3)
-    state = model.init(rng)
-    x = rng.normal(size=(*NETWORKS[name][0], batch)).astype(np.float32)
-    labels = rng.integers(10, size=batch)
+    state = {name: xp.asarray(array) for name, array in model.init(rng).items()}
+    x = xp.asarray(rng.normal(size=(*NETWORKS[name][0], batch)).astype(np.float32))
+    labels = xp.asarray(rng.integers(10, size=batch))
     model.forward(state, x[..., :2], training=True, rng=rng)  # see train_torch
     for _ in steps:
         logits, saved = model.forward(state, x, training=True, rng=rng)
@@ -86,7 +96,7 @@ def train_library(name: str, batch: int, steps: Iterable[None]) -> None:
         adam.step(state, gradients)
 
 
-def train_bridge(name: str, batch: int, steps: Iterable[None]) -> None:
+def train_bridge(name: str, batch: int, device: str, steps: Iterable[None]) -> None:
     """Train the network of custom_backend as a torch module, with its own Adam, under Lightning's trainer."""
     import lightning
     import torch
@@ -97,7 +107,7 @@ def train_bridge(name: str, batch: int, steps: Iterable[None]) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.network, self.loss = (
-                network(bridge.namespace("numpy"), name),
+                network(bridge.namespace("auto"), name),
                 bridge.CustomCrossEntropyLoss(),
             )
 
@@ -110,14 +120,15 @@ def train_bridge(name: str, batch: int, steps: Iterable[None]) -> None:
 
     class Batches:
         def __iter__(self) -> Iterator[list[torch.Tensor]]:
-            task = [torch.randn(batch, *NETWORKS[name][0]), torch.randint(10, (batch,))]
+            x = torch.randn(batch, *NETWORKS[name][0], device=device)
+            task = [x, torch.randint(10, (batch,), device=device)]
             classifier.network(task[0][:2])  # see train_torch
             for _ in steps:
                 yield task
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, logger=False, **quiet)  # type: ignore[arg-type]
+    trainer = lightning.Trainer(accelerator=device, max_epochs=1, logger=False, **quiet)  # type: ignore[arg-type]
     classifier = Classifier()
     trainer.fit(classifier, Batches())
 
@@ -172,12 +183,15 @@ def layers_of_library(name: str, batch: int) -> Callable[[], Times]:
     return once
 
 
-def work(engine: str, name: str, batch: int, steps: int) -> None:
+def work(engine: str, name: str, batch: int, steps: int, device: str) -> None:
     """A worker process: for each line on stdin, do `steps` steps and print what they took as JSON."""
     if engine.startswith("numpy"):
         sys.modules["numba"] = None  # type: ignore[assignment]  # as where it is not installed
     answers, sys.stdout = sys.stdout, sys.stderr
     before = 0
+    wait: Callable[[], None] = lambda: None  # noqa: E731
+    if device == "cuda":
+        wait = importlib.import_module("torch").cuda.synchronize
 
     def answer(times: list[Times]) -> None:
         measured = {what: statistics.median(step[what] for step in times) for what in times[0]}
@@ -194,6 +208,7 @@ def work(engine: str, name: str, batch: int, steps: int) -> None:
             for _ in range(steps):
                 wall, cpu = time.perf_counter(), time.process_time()
                 yield
+                wait()
                 times.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
             answer(times)
 
@@ -203,9 +218,9 @@ def work(engine: str, name: str, batch: int, steps: int) -> None:
         for _ in sys.stdin:
             answer([once() for _ in range(steps)])
     elif engine.startswith("torch"):
-        train_torch(name, batch, engine.endswith("last"), rounds())
+        train_torch(name, batch, engine.endswith("last"), device, rounds())
     else:
-        (train_bridge if engine.endswith("bridge") else train_library)(name, batch, rounds())
+        (train_bridge if engine.endswith("bridge") else train_library)(name, batch, device, rounds())
 
 
 class Worker:
@@ -214,8 +229,8 @@ class Worker:
     def __init__(self, engine: str, options: argparse.Namespace, threads: int) -> None:
         limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.engines", "--worker", engine]
-        sizes = {"--network": options.network, "--batch": options.batch, "--steps": options.steps}
-        command += [str(word) for option in sizes.items() for word in option]
+        for option in ("network", "batch", "steps", "device"):
+            command += [f"--{option}", str(getattr(options, option))]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env={**os.environ, **limits}, **pipes)  # type: ignore[call-overload]
         self.rounds: list[Times] = []
@@ -267,8 +282,9 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     print(
         f"{options.network}, batch {options.batch}; {options.rounds} rounds of {options.steps} steps; {blas}"
     )
-    for what, threads in (("wall", options.threads), ("cpu", 1)):
-        workers = measured(ENGINES, options, threads)
+    on_gpu = options.device == "cuda"
+    for what, threads in [("wall", options.threads)] + [("cpu", 1)] * (not on_gpu):
+        workers = measured(GPU_ENGINES if on_gpu else ENGINES, options, threads)
         base = workers["torch"].quartiles(what)[1]
         title = f"{what} time of a step, {threads} threads"
         print(f"\n{title:<36} {'ms':>6} {'quartiles':>16} {'÷ torch':>8} {'MB':>6}")
@@ -277,8 +293,12 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
             low, middle, high = worker.quartiles(what)
             entry = {"ms": middle, "low": low, "high": high, "ratio": middle / base, "MB": worker.megabytes}
             result[what][engine] = entry
-            print(f"{ENGINES[engine]:<36} {middle:>6.1f} {f'{low:.1f}–{high:.1f}':>16}", end=" ")
+            print(
+                f"{(ENGINES | GPU_ENGINES)[engine]:<36} {middle:>6.1f} {f'{low:.1f}–{high:.1f}':>16}", end=" "
+            )
             print(f"{middle / base:>8.2f} {worker.megabytes:>6.0f}")
+    if on_gpu:
+        return result
     workers = measured(LAYERS, options, 1)
     kinds = list(workers["torch_layers"].rounds[0])
     result["layers"] = {e: {kind: w.quartiles(kind)[1] for kind in kinds} for e, w in workers.items()}
@@ -297,12 +317,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="for the wall time")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=3, help="steps of a round")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, help="write the same as JSON to this file")
-    parser.add_argument("--worker", choices=(*ENGINES, *LAYERS), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=(*ENGINES, *GPU_ENGINES, *LAYERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.network, options.batch, options.steps)
+        work(options.worker, options.network, options.batch, options.steps, options.device)
         return
+    if options.device == "cuda" and not importlib.import_module("torch").cuda.is_available():
+        parser.error("--device cuda: there is no CUDA device here")
     result = report(options)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -3,17 +3,19 @@
 import itertools
 import sys
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiment.errors import UserError
@@ -46,6 +48,7 @@ def check(argv: list[str]) -> None:
     )
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            _replace_options_of_plugins()
             loader = GlobalHydra.instance().config_loader()
             overrides = OverridesParser.create(loader).parse_overrides(arguments.overrides)
             wrong = _check_overrides(overrides, loader, multirun, path)
@@ -58,17 +61,30 @@ def check(argv: list[str]) -> None:
         raise UserError(str(mistake)) from mistake
 
 
+def _replace_options_of_plugins() -> None:
+    """Let ``conf/hydra/`` replace what plugins register under the same names; Hydra would mix the two."""
+    groups = ConfigStore.instance().repo["hydra"]
+    for path in CONFIG_DIR.glob("hydra/*/*.yaml"):
+        groups[path.parent.name].pop(path.name, None)
+
+
 def _check_overrides(
     overrides: list[Override], loader: ConfigLoader, multirun: bool, path: list[str]
 ) -> list[str]:
     """Every mistake in ``overrides``, one line each."""
-    wrong: list[str] = []
+    wrong = [line for override in overrides if (line := _missing_plugin(override))]
+    if wrong:
+        return wrong
     if any(override.key_or_group == "resume" for override in overrides):
         wrong += [
             f"{override.input_line}: resume= takes everything from the run's folder; leave this out"
             for override in overrides
             if override.key_or_group != "resume"
         ]
+        wrong += ["resume= continues one run: leave -m out"] if multirun else []
+    if not multirun:
+        of_sweep = [override for override in overrides if override.key_or_group.startswith("sweep.")]
+        wrong += [f"{override.input_line}: is about a sweep: add -m" for override in of_sweep]
     groups: list[tuple[str, list[Any]]] = []
     values: list[tuple[Override, list[Any]]] = []
     for override in overrides:
@@ -101,8 +117,26 @@ def _check_overrides(
             wrong += _check_value(override, given, known)
         if not wrong:
             first = [line for override, _ in values if (line := _first(override))]
-            wrong += problems(compose("train", [*path, *chosen_groups, *first]))
+            composed = compose("train", [*path, *chosen_groups, *first], return_hydra_config=True)
+            if not multirun and (composed.sweep.cases or composed.hydra.sweeper.get("params")):
+                experiment = composed.hydra.runtime.choices.experiment
+                wrong.append(f"experiment={experiment} is a sweep: add -m")
+            wrong += problems(
+                OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+            )
     return wrong
+
+
+def _missing_plugin(override: Override) -> str:
+    """What to install for a launcher or sweeper of ``conf/hydra/`` that is not there; empty if it is."""
+    option = CONFIG_DIR / override.key_or_group / f"{override.value()}.yaml"
+    if not override.key_or_group.startswith("hydra/") or not option.is_file():
+        return ""
+    target: str = OmegaConf.select(OmegaConf.load(option), "_target_")
+    package = ".".join(target.split(".")[:2])
+    extra = "hpo" if override.key_or_group == "hydra/sweeper" else "cluster"
+    is_there = find_spec(package) is not None
+    return "" if is_there else f"{override.input_line} is not installed: pip install -e '.[{extra}]'"
 
 
 def _values(override: Override) -> list[Any]:

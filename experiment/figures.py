@@ -1,4 +1,4 @@
-"""The figures of a run: curves, confusion matrix, mistakes and augmented samples.
+"""The figures of a run: curves, confusion matrix, mistakes, predictions and augmented samples.
 
 Every function returns a `Figure` of its own, drawn without pyplot or rcParams: safe in threads and headless.
 Lengths are in inches from the bottom left corner, font sizes in points; shown at 100 px an inch all text is
@@ -29,6 +29,7 @@ MARGIN = 0.2
 LOG_DECADES = 1.5  # a loss that spans more is drawn on a log scale
 MAX_ANNOTATED = 20  # classes; with more, the counts of a confusion matrix would be too small to read
 MAX_MISTAKES = 24
+MAX_PREDICTIONS = 36
 
 Row = Mapping[str, float | None]
 Pixels = NDArray[np.uint8 | np.floating]
@@ -52,13 +53,13 @@ def training_curves(rows: Sequence[Row], title: str, subtitle: str) -> Figure:
     finite breaks the line and is counted below the panel. The best epoch is the first of the highest
     validation accuracy, or of the lowest validation loss where no accuracy was measured.
     """
-    figure = _figure(WIDTH, 3.35, title, subtitle)
+    figure = empty_figure(WIDTH, 3.35, title, subtitle)
     best: Row = {}
     for key, choose in (("val_loss", min), ("val_acc", max)):
         if finite := [row for row in rows if math.isfinite(_value(row, key))]:
             best = choose(finite, key=lambda row: _value(row, key))
     for left, name, heading, scale in ((0.6, "loss", "Loss", 1.0), (4.6, "acc", "Accuracy, %", 100.0)):
-        axes = _axes(figure, left, 0.55, WIDTH - MARGIN - 4.6, 2.5)
+        axes = axes_at(figure, left, 0.55, WIDTH - MARGIN - 4.6, 2.5)
         _curves(axes, rows, name, scale)
         heading += ", log scale" if axes.get_yscale() == "log" else ""
         axes.set_title(heading, {"fontsize": 10, "color": PALETTE["ink"]}, loc="left")
@@ -91,10 +92,8 @@ def _curves(axes: Axes, rows: Sequence[Row], name: str, scale: float) -> None:
     if not finite.size:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite value", color=PALETTE["muted"], ha="center", transform=axes.transAxes)
-    elif name == "loss" and finite.min() > 0 and math.log10(finite.max() / finite.min()) > LOG_DECADES:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    elif name == "loss":
+        scale_of_losses(axes, finite)
     else:
         axes.ticklabel_format(axis="y", useOffset=False)
     if finite.size:
@@ -107,6 +106,16 @@ def _curves(axes: Axes, rows: Sequence[Row], name: str, scale: float) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     lost = drawn.size - finite.size
     axes.set_xlabel(f"epoch ({lost} of {drawn.size} values not finite)" if lost else "epoch")
+
+
+def scale_of_losses(axes: Axes, losses: NDArray[np.float64]) -> None:
+    """Set the y-axis up for finite `losses`: logarithmic where they span more than 1.5 decades."""
+    if losses.min() <= 0 or math.log10(losses.max() / losses.min()) <= LOG_DECADES:
+        axes.ticklabel_format(axis="y", useOffset=False)
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _mark(axes: Axes, epoch: float, value: float, number: str, *, at_top: bool) -> None:
@@ -138,17 +147,17 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str], title:
     share = 100.0 * counts / np.ma.masked_equal(counts.sum(axis=1, keepdims=True), 0)
     side = min(5.6, max(2.6, 0.56 * number))
     shown = range(0, number, math.ceil(number / MAX_ANNOTATED))
-    labels = [_fit(classes[index], 100, 8) for index in shown]
-    longest = max(_points(label, 8) for label in labels) / 72
+    labels = [fit(classes[index], 100, 8) for index in shown]
+    longest = max(text_width(label, 8) for label in labels) / 72
     slanted = longest > 0.9 * side / len(shown)
     left, bottom = 0.55 + longest, 0.5 + (0.72 * longest if slanted else 0.15)
     correct, total = int(np.trace(counts)), int(counts.sum())
     accuracy = f"{100 * correct / total:.2f} %" if total else "none, no samples"
-    figure = _figure(
+    figure = empty_figure(
         max(left + side + 1.0, 5.5), bottom + side + 0.1, f"{title}: accuracy {accuracy}",
         f"{correct:,} of {total:,} samples correct, {number} classes",
     )  # fmt: skip
-    axes = _axes(figure, left, bottom, side, side)
+    axes = axes_at(figure, left, bottom, side, side)
     norm = PowerNorm(0.4, 0, 100)
     axes.set_facecolor(PALETTE["grid"])  # seen through the masked rows
     image = axes.imshow(share, cmap=COLORS, norm=norm, interpolation="nearest")
@@ -160,11 +169,11 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str], title:
             label.set(rotation=45, ha="right", rotation_mode="anchor")
     if number <= MAX_ANNOTATED:
         axes.tick_params(length=0)
-        size = min(10.0, 0.85 * 72 * side / number / _points(str(counts.max()), 1))
+        size = min(10.0, 0.85 * 72 * side / number / text_width(str(counts.max()), 1))
         for row, column in np.argwhere(counts):
             color = "white" if norm(share[row, column]) > 0.55 else PALETTE["ink"]
             axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=size, color=color)
-    scale = _axes(figure, left + side + 0.2, bottom, 0.14, side)
+    scale = axes_at(figure, left + side + 0.2, bottom, 0.14, side)
     colorbar = figure.colorbar(image, cax=scale, ticks=[0, 0.1, 1, 5, 10, 25, 50, 100], format="%g")
     colorbar.outline.set(linewidth=0.6, edgecolor=PALETTE["muted"])
     scale.set_ylabel("share of the true class, %")
@@ -185,29 +194,68 @@ def mistakes(
     predicted classes and the probabilities (0..1) given to the latter. Without any the figure says so.
     """
     if not total:
-        return _figure(WIDTH, 0.1, title, "No mistakes: every image was classified correctly.")
+        return empty_figure(WIDTH, 0.1, title, "No mistakes: every image was classified correctly.")
     order = np.argsort(-np.asarray(confidences, np.float64), kind="stable")[:MAX_MISTAKES]
-    columns = 6 if len(order) > 4 else 4
-    cell = (WIDTH - 2 * MARGIN + 0.15) / columns
-    size, height = cell - 0.15, cell + 0.5
-    rows = math.ceil(len(order) / columns)
     which = (
         f"the {MAX_MISTAKES} most confident of {total:,}" if total > MAX_MISTAKES else "most confident first"
     )
-    figure = _figure(WIDTH, rows * height, title, f"Wrongly classified images, {which}")
-    for position, index in enumerate(order):
-        left = MARGIN + position % columns * cell
-        bottom = (rows - 1 - position // columns) * height + 0.6
-        _show(figure, images[index], left, bottom, size)
-        lines = (
+    captions = [
+        (
             ("true", true[index], PALETTE["train"]),
             ("pred.", predicted[index], PALETTE["validation"]),
             ("conf.", f"{100 * confidences[index]:.1f} %", PALETTE["ink"]),
         )
-        for line, (key, text, color) in enumerate(lines):
-            middle = bottom - 0.11 - 0.14 * line
+        for index in order
+    ]
+    return _sheet(images[order], captions, title, f"Wrongly classified images, {which}")
+
+
+def predictions(
+    images: Pixels,
+    names: Sequence[str],
+    predicted: Sequence[str],
+    confidences: Sequence[float],
+    title: str,
+    total: int,
+) -> Figure:
+    """What a network takes images for, in the order given.
+
+    `images` (n, H, W, C) uint8, n at least 1, are some of `total`, with the names of their files, the
+    predicted classes and the probabilities (0..1) given to these. Long names keep their end.
+    """
+    number = len(images)
+    count = f"{number} of {total:,}, spread evenly over the list" if total > number else f"all {total}"
+    subtitle = f"Predicted class, its probability and the file; {count}"
+    captions = [
+        (
+            ("", label, PALETTE["train"]),
+            ("", f"{100 * confidence:.1f} %", PALETTE["ink"]),
+            ("", fit(name[::-1], 72 * 1.1, 8)[::-1], PALETTE["muted"]),
+        )
+        for name, label, confidence in zip(names, predicted, confidences, strict=True)
+    ]
+    return _sheet(images, captions, title, subtitle)
+
+
+Caption = Sequence[tuple[str, str, str]]
+"""Lines below an image: key, which may be empty; text; colour."""
+
+
+def _sheet(images: Pixels, captions: Sequence[Caption], title: str, subtitle: str) -> Figure:
+    """`images` (n, H, W, C) in rows, with three lines of caption below each."""
+    columns = 6 if len(images) > 4 else 4
+    cell = (WIDTH - 2 * MARGIN + 0.15) / columns
+    size, height = cell - 0.15, cell + 0.5
+    rows = math.ceil(len(images) / columns)
+    figure = empty_figure(WIDTH, rows * height, title, subtitle)
+    for position, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left = MARGIN + position % columns * cell
+        bottom = (rows - 1 - position // columns) * height + 0.6
+        _show(figure, image, left, bottom, size)
+        for line, (key, text, color) in enumerate(caption):
+            middle, indent = bottom - 0.11 - 0.14 * line, 0.38 if key else 0.0
             _text(figure, left, middle, key, 8, PALETTE["muted"])
-            _text(figure, left + 0.38, middle, _fit(text, 72 * (size - 0.38), 8), 8, color)
+            _text(figure, left + indent, middle, fit(text, 72 * (size - indent), 8), 8, color)
     return figure
 
 
@@ -218,11 +266,11 @@ def augmented_samples(originals: Pixels, augmented: Pixels, names: Sequence[str]
     `names`, the n classes.
     """
     draws, number = augmented.shape[:2]
-    labels = [_fit(name, 100, 9) for name in names]
-    first = MARGIN + 0.12 + max(_points(label, 9) for label in labels) / 72
+    labels = [fit(name, 100, 9) for name in names]
+    first = MARGIN + 0.12 + max(text_width(label, 9) for label in labels) / 72
     cell = min(1.1, (WIDTH - MARGIN - 0.15 - first) / (draws + 1))
     subtitle = "Left: the image as stored; right: what training draws from it"
-    figure = _figure(WIDTH, number * cell + 0.35, title, subtitle)
+    figure = empty_figure(WIDTH, number * cell + 0.35, title, subtitle)
     for row, label in enumerate(labels):
         bottom = (number - 1 - row) * cell + 0.1
         _text(figure, MARGIN, bottom + cell / 2, label, 9, PALETTE["ink"])
@@ -235,7 +283,7 @@ def augmented_samples(originals: Pixels, augmented: Pixels, names: Sequence[str]
     return figure
 
 
-def _figure(width: float, body: float, title: str, subtitle: str) -> Figure:
+def empty_figure(width: float, body: float, title: str, subtitle: str) -> Figure:
     """An empty figure with its header above a `body` of that height; long titles take several lines."""
     lines = [(text, 13.0, PALETTE["ink"], 0.27) for text in wrap(title, int(width * 8))]
     lines += [(text, 9.5, PALETTE["muted"], 0.19) for text in wrap(subtitle, int(width * 12))]
@@ -247,7 +295,7 @@ def _figure(width: float, body: float, title: str, subtitle: str) -> Figure:
     return figure
 
 
-def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
     """Axes in the style of the house at a place in inches."""
     across, up = figure.get_size_inches()
     axes = figure.add_axes((left / across, bottom / up, width / across, height / up), facecolor="white")
@@ -266,7 +314,7 @@ def _text(figure: Figure, left: float, middle: float, text: str, size: float, co
 
 def _show(figure: Figure, image: Pixels, left: float, bottom: float, size: float) -> Axes:
     """`image` (H, W, C), gray, RGB or RGBA, in a square at a place in inches, its pixels crisp."""
-    axes = _axes(figure, left, bottom, size, size)
+    axes = axes_at(figure, left, bottom, size, size)
     if image.dtype != np.uint8:
         image = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
     gray = image.shape[-1] == 1
@@ -276,15 +324,15 @@ def _show(figure: Figure, image: Pixels, left: float, bottom: float, size: float
     return axes
 
 
-def _points(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
     """The width of `text` in points."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
     return float(width)
 
 
-def _fit(text: str, width: float, size: float) -> str:
+def fit(text: str, width: float, size: float) -> str:
     """`text`, its end replaced by … where it is wider than `width` points."""
     kept = text
-    while _points(kept, size) > width:
+    while text_width(kept, size) > width:
         kept = kept.removesuffix("…")[:-1] + "…"
     return kept

@@ -19,7 +19,8 @@ def summary(rows: Sequence[Row], monitor: str) -> dict[str, Any]:
     Returns:
         ``epochs`` finished, ``best_epoch``, ``monitored`` (the metric's value there), ``convergence_epoch``
         (the first whose accuracy is within 0.5 points of the highest), ``val_acc`` and ``val_loss`` at the
-        best epoch, ``final_train_loss``, ``train_seconds``, ``images_per_second``; empty without rows.
+        best epoch, ``final_train_loss``, ``train_seconds``, ``seconds`` (with validation) and
+        ``images_per_second``; empty without rows.
     """
     if not rows:
         return {"epochs": 0}
@@ -42,6 +43,7 @@ def summary(rows: Sequence[Row], monitor: str) -> dict[str, Any]:
         "val_acc": best["val_acc"],
         "val_loss": best["val_loss"],
         "train_seconds": round(seconds, 3),
+        "seconds": round(sum(row["seconds"] for row in rows), 3),
         "images_per_second": round(images / seconds, 1),
     }
 

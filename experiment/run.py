@@ -20,9 +20,10 @@ import logging
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
@@ -55,8 +56,17 @@ class Run:
         self.is_writer = not any(os.environ.get(variable, "0") != "0" for variable in RANK_VARIABLES)
 
     @classmethod
-    def create(cls, config: DictConfig, parent: Path, name: str) -> "Run":
-        """Make a new folder for a run of ``config``: ``parent/name``, or ``name-2``, … where that exists."""
+    def create(
+        cls, config: DictConfig, parent: Path, name: str, choices: Mapping[str, str | None] | None = None
+    ) -> "Run":
+        """Make a new folder for a run of ``config``: ``parent/name``, or ``name-2``, … where that exists.
+
+        Args:
+            config: the composed configuration.
+            parent: where the folder goes.
+            name: of the folder.
+            choices: group → option that the configuration was composed of.
+        """
         if FOLDER_VARIABLE in os.environ:
             return cls(Path(os.environ[FOLDER_VARIABLE]))  # a process on another device of the same run
         parent.mkdir(parents=True, exist_ok=True)
@@ -68,20 +78,44 @@ class Run:
             except FileExistsError:
                 continue
         run = cls(folder)
-        (folder / "checkpoints").mkdir()
-        write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        run.record(
-            format_version=FORMAT_VERSION,
+        run.lay_out(config, choices or {})
+        return run
+
+    def lay_out(self, config: DictConfig, choices: Mapping[str, str | None]) -> None:
+        """Make the folder that of a run still to begin; of an earlier one only its log stays."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in ("run.log", ".lock"):
+                path.unlink()
+        (self.folder / "checkpoints").mkdir()
+        self.configure(config)
+        self.write_json(
+            "provenance.json",
+            {"format_version": FORMAT_VERSION, "status": "pending", "choices": dict(choices)},
+        )
+
+    def configure(self, config: DictConfig) -> None:
+        """Write ``config.yaml``."""
+        write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+
+    def begin(self) -> None:
+        """Note what trains the run, where and when, or that it goes on, perhaps elsewhere."""
+        if self.provenance.get("start") and (self.folder / "checkpoints" / "last.ckpt").exists():
+            resumed = {"at": now(), "git": git_state()}
+            self.record(status="running", resumed=[*self.provenance.get("resumed", []), resumed])
+            return
+        self.record(
             status="running",
-            command=shlex.join([Path(sys.executable).name, *sys.argv]),
-            git=_git_state(),
+            command=command(),
+            git=git_state(),
             packages={name: metadata.version(name) for name in PACKAGES},
             python=platform.python_version(),
             hardware=_hardware(),
-            seed=config.seed,
-            start=_now(),
+            seed=self.config.seed,
+            start=now(),
         )
-        return run
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -141,6 +175,22 @@ class Run:
             raise UserError(f"no checkpoint {path}. ckpt= takes best, last or the path of a .ckpt file")
         return path
 
+    @property
+    def status(self) -> str:
+        """``pending``, ``running`` (or killed), ``finished``, ``interrupted`` or ``failed``."""
+        status: str = self.provenance.get("status", "pending")
+        return status
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a process is training the run right now."""
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     @contextmanager
     def session(self) -> Iterator[None]:
         """Own the folder, copy the log to ``run.log`` and name the folder to the processes started meanwhile.
@@ -156,7 +206,7 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as taken:
                 raise UserError(f"{self.folder} is being trained by another process: let it end") from taken
-            self.record(status="running")
+            self.begin()
             os.environ[FOLDER_VARIABLE] = str(self.folder)
             handler = logging.FileHandler(self.folder / "run.log")
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -187,11 +237,7 @@ class Run:
                 file.write(traceback)
         results = {"format_version": FORMAT_VERSION, "status": status, **self.summary, **measured}
         self.write_json("results.json", results)
-        self.record(status=status, end=_now())
-
-    def resumed(self) -> None:
-        """Note that the run goes on from a checkpoint, perhaps with other code."""
-        self.record(resumed=[*self.provenance.get("resumed", []), {"at": _now(), "git": _git_state()}])
+        self.record(status=status, end=now())
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write ``content`` to a file of the folder, whole or not at all."""
@@ -219,11 +265,17 @@ def write_atomically(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _now() -> str:
+def command() -> str:
+    """The command line of this process."""
+    return shlex.join([Path(sys.executable).name, *sys.argv])
+
+
+def now() -> str:
+    """The time as ISO 8601 with its zone, to the second."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _git_state() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """Commit of the code and what differs from it; ``None`` outside a git checkout."""
     here = Path(__file__).parent
 

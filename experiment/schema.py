@@ -84,6 +84,17 @@ KNOBS: dict[str, Knob] = {
     "name": Knob("str", "name of the run folder; null = model-data-time", optional=True),
     "output_dir": Knob("str", "where run folders go"),
     "resume": Knob("str", "folder of a run to continue from its last checkpoint", optional=True),
+    # sweep
+    "sweep.name": Knob("str", "name of the sweep's folder; the same name again resumes it"),
+    "sweep.dry_run": Knob(
+        "bool", "say which jobs a sweep has, which are done and what time is left; no training"
+    ),
+    "sweep.cases": Knob(
+        "list[str]",
+        "overrides that go together ('model=mnist data=mnist'), each with all swept",
+        optional=True,
+    ),
+    "sweep.fail_fast": Knob("bool", "start no further job after one has failed"),
     # model
     "model.engine": Knob(
         "str",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -17,7 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiment.errors import UserError
+from experiment.run import Run
 from experiment.schema import NAMESPACES, is_allowed_target
+from experiment.sweep import swept
 from lightning_modules.bridge import namespace
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
@@ -77,13 +79,23 @@ def build_network(config: DictConfig, image_shape: Shape, num_classes: int) -> n
     return network
 
 
-def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
+class ImageFacts(NamedTuple):
+    """What a classifier must know of its images; an :class:`ImageDataModule` knows it, too."""
+
+    image_shape: Shape
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> Classifier:
     """The LightningModule of a run: its network, loss, optimizer and schedule."""
     return Classifier(
         build_network(config, data.image_shape, len(data.classes)),
         instantiate(config.loss),
         partial(instantiate, config.optimizer),
         partial(instantiate, config.scheduler),
+        image_shape=data.image_shape,
         classes=data.classes,
         mean=data.mean,
         std=data.std,
@@ -101,7 +113,8 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
     callbacks: list[Callback] = [instantiate(node) for node in config.callbacks.values() if node]
-    if sys.stderr.isatty():
+    shows_progress = sys.stderr.isatty() and not swept(Run(folder))  # a sweep prints a line a job
+    if shows_progress:
         callbacks.append(TQDMProgressBar(leave=False))
     loggers: list[Logger] = [
         instantiate(
@@ -116,7 +129,7 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
             default_root_dir=folder,
             callbacks=callbacks,
             logger=loggers,
-            enable_progress_bar=sys.stderr.isatty(),
+            enable_progress_bar=shows_progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1,  # nothing is logged in a step; a larger number is warned about

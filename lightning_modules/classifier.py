@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from experiment.errors import UserError
 from lightning_modules.data.datamodule import Batch
+from lightning_modules.networks.blocks import Shape
 
 STAGES = ("train", "val", "test")
 
@@ -28,6 +29,7 @@ class Classifier(LightningModule):
         criterion: maps (N, K) logits and (N,) int64 targets to a scalar.
         make_optimizer: builds the optimizer of the network's parameters.
         make_scheduler: builds its learning-rate schedule over a number of steps.
+        image_shape: (C, H, W) of the images.
         classes: names of the K classes.
         mean: of each channel of the training images, in [0, 1].
         std: their standard deviations.
@@ -42,11 +44,13 @@ class Classifier(LightningModule):
         criterion: nn.Module,
         make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         make_scheduler: Callable[[Optimizer, int], LRScheduler],
+        image_shape: Shape,
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
         super().__init__()
+        self.image_shape = image_shape
         self.classes = tuple(classes)
         self.network = network
         self.criterion = criterion
@@ -75,7 +79,8 @@ class Classifier(LightningModule):
         return logits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the logits mean."""
+        """Add what goes in and what comes out: the weights are of use without the data set."""
+        checkpoint["image_shape"] = list(self.image_shape)
         checkpoint["classes"] = list(self.classes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """From a configuration to results: fit, test with the best weights, write everything down."""
 
 import logging
-import pickle
 import traceback
 import warnings
 from pathlib import Path
@@ -18,9 +17,11 @@ from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Run
 from experiment.schema import flatten
+from experiment.sweep import swept
 from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
+from lightning_modules.loading import load_checkpoint, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,6 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     step = None
     if last.exists():
         step = load_checkpoint(last)["global_step"]
-        run.resumed()
     trainer = build_trainer(config, run.folder, purge_step=step)
     cost = {"parameters": _parameters(module.network), "flops_per_image": _flops(config, data)}
     sizes = " + ".join(f"{size:,} {part}" for part, size in data.sizes.items())
@@ -107,7 +107,7 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     )
     trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
     tested = test(trainer, module, data, run.folder / "checkpoints" / "best.ckpt")
-    _log_hyperparameters(trainer, config, run.summary | tested)
+    _log_hyperparameters(trainer, run, run.summary | tested)
     return cost | tested
 
 
@@ -118,9 +118,7 @@ def test(trainer: Trainer, module: Classifier, data: ImageDataModule, checkpoint
         ``test_loss``, ``test_acc`` and ``test_acc_per_class``, accuracies in [0, 1].
     """
     if checkpoint.exists():
-        content = load_checkpoint(checkpoint)
-        module.on_load_checkpoint(content)
-        module.load_state_dict(content["state_dict"])
+        load_weights(module, checkpoint)
     (metrics,) = trainer.test(module, datamodule=data, verbose=False)
     counts = module.confusion.compute()
     recalls = (counts.diag() / counts.sum(dim=1)).tolist()
@@ -132,19 +130,6 @@ def test(trainer: Trainer, module: Classifier, data: ImageDataModule, checkpoint
             for name, recall in zip(data.classes, recalls, strict=True)
         },
     }
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, its tensors left on disk until they are used.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
-    try:
-        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as damage:
-        raise UserError(f"{path} is not a whole checkpoint ({damage})") from damage
-    return content
 
 
 def _check_data(run: Run, data: ImageDataModule) -> None:
@@ -182,20 +167,24 @@ def _short_name(node: DictConfig) -> str:
     return str(node["_target_"]).rpartition(".")[2]
 
 
-def _log_hyperparameters(trainer: Trainer, config: DictConfig, results: dict[str, Any]) -> None:
-    """Show the run in TensorBoard's HPARAMS tab: what one would sweep against what came out."""
+def _log_hyperparameters(trainer: Trainer, run: Run, results: dict[str, Any]) -> None:
+    """Show the run in TensorBoard's HPARAMS tab: what is, or would be, swept against what came out."""
     groups = ("model", "data", "optimizer", "scheduler", "loss")
-    swept = {group: _short_name(config[group]) for group in groups if group != "data"}
-    swept |= {
-        key: str(value) if isinstance(value, list) else value
-        for key, value in flatten(config).items()
-        if key.startswith((*groups, "seed", "trainer.max_epochs"))
-        and not key.endswith(("_target_", "root", "download"))
-        and value is not None
-    }
+    flat = flatten(run.config)
+    varied = {key: flat.get(key, text) for key, text in swept(run).items()}
+    if not varied:
+        varied = {group: _short_name(run.config[group]) for group in groups if group != "data"}
+        varied |= {
+            key: value
+            for key, value in flat.items()
+            if key.startswith((*groups, "seed", "trainer.max_epochs"))
+            and not key.endswith(("_target_", "root", "download"))
+            and value is not None
+        }
+    shown = {key: str(value) if isinstance(value, list) else value for key, value in varied.items()}
     names = ("test_acc", "test_loss", "val_acc", "val_loss")
     final = {f"final/{name}": results[name] for name in names if results.get(name) is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(swept, final)
+            logger.log_hyperparams(shown, final)
             logger.finalize("success")

@@ -1,20 +1,62 @@
 """What several tests share."""
 
+import functools
+import runpy
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from experiment.command_line import CONFIG_DIR
+from experiment.run import Run
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("train", [*overrides])
 
 
 @pytest.fixture
 def configure(tmp_path) -> Callable[..., DictConfig]:
     """Compose a run's configuration; what it leaves goes to the test's own folder."""
+    return lambda *overrides: composed(f"output_dir={tmp_path / 'outputs'}", *overrides)
 
-    def composed(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return compose("train", [f"output_dir={tmp_path / 'outputs'}", *overrides])
 
-    return composed
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Callable[..., Run]:
+    """A run that trained for seconds, the same one for the same overrides: not to be changed."""
+
+    @functools.cache
+    def train_once(*overrides: str) -> Run:
+        from lightning_modules.training import train
+
+        folder = tmp_path_factory.mktemp("trained")
+        tiny = ("trainer=smoke", "model.widths=[4,8]", "logger=none", "callbacks.figures=null")
+        run = Run.create(composed(f"output_dir={folder}", *tiny, *overrides), folder, "run")
+        train(run.config, run)
+        return run
+
+    return train_once
+
+
+@pytest.fixture
+def run_door(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., SimpleNamespace]:
+    """Call a script in this process, where torch is imported already: its code, out and err."""
+
+    def call(script: str, *arguments: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        code: object = 0
+        try:
+            runpy.run_path(str(Path(__file__).parents[1] / script), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return call

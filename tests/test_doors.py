@@ -104,19 +104,21 @@ def test_a_sweep_leaves_a_folder_a_job_and_goes_on_after_a_failure(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "too deep for images of 28×28 pixels" in done.stdout
-    runs = sorted((tmp_path / "outputs" / "sweep").glob("*/provenance.json"))
-    assert [status(path.parent) for path in runs] == ["finished", "failed", "finished"]
+    runs = (tmp_path / "outputs" / "sweep").glob("*/provenance.json")
+    assert sorted(status(path.parent) for path in runs) == ["failed", "finished", "finished"]
 
 
-def test_two_processes_share_one_run(tmp_path):
-    done = call(
-        "train.py", "trainer=ddp", "trainer.accelerator=cpu", *TINY, "trainer.max_epochs=1", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    run = only_run(tmp_path / "outputs")
-    results = json.loads((run / "results.json").read_text())
-    assert results["status"] == "finished"
-    assert done.stdout.count("test accuracy") == 1
+def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path):
+    # each process would normalise over, and draw dropout for, its own half
+    tiny = [*TINY, "trainer.max_epochs=1", "model.batch_norm=false", "model.dropout=0"]
+    results = []
+    for name, own in (("two", ["trainer=ddp", "data.batch_size=32"]), ("one", ["data.batch_size=64"])):
+        done = call("train.py", *tiny, *own, "trainer.accelerator=cpu", f"name={name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("test accuracy") == 1
+        results.append(json.loads((tmp_path / "outputs" / name / "results.json").read_text()))
+    for key in ("test_loss", "val_loss", "final_train_loss"):
+        assert results[0][key] == pytest.approx(results[1][key], rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,8 @@ def conv2d_forward(
 
     def part(start: int, stop: int) -> None:
         for rows, cols, run in blocks[start:stop]:
-            columns = _columns(padded, rows, cols, kernel, stride)
-            np.matmul(matrix, columns, out=y[:, run])
+            # unnamed, so that the next block lies in the same memory, which the cache still holds
+            np.matmul(matrix, _columns(padded, rows, cols, kernel, stride), out=y[:, run])
             if bias is not None:
                 y[:, run] += column(bias)
 
@@ -155,6 +155,7 @@ def conv2d_backward(
             seen = columns.reshape(stop - start, math.prod(kernel), rows.stop - rows.start, -1, batch)
             for place, (r, s) in enumerate(_seen(rows, cols, kernel, stride)):
                 grad_padded[start:stop, r, s] += seen[:, place]
+            del columns, seen  # see conv2d_forward
 
     split(input_part, x.shape[0], work)
     return _inside(grad_padded, x.shape, padding), grad_weight, grad_bias

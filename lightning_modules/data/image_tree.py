@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from experiment.errors import UserError
@@ -78,6 +79,54 @@ def read_tree(
     decoded = _decode_tree(parts, image_size, channels, test_fraction)
     _write_cache(cache, key, decoded)
     return decoded
+
+
+def image_files(path: Path) -> list[str]:
+    """``path`` itself, or all images below it, sorted; what is hidden is left out.
+
+    Raises:
+        UserError: if there is no image.
+    """
+    if path.is_file():
+        return [str(path)]
+    try:
+        files = sorted(file.path for file in _list_images(str(path)))
+    except OSError as failure:
+        raise UserError(f"images={path}: {failure.filename} cannot be read ({failure.strerror})") from failure
+    if not files:
+        raise UserError(f"images={path}: the folder holds no image ({' '.join(IMAGE_SUFFIXES)})")
+    return files
+
+
+def read_images(files: Sequence[str], shape: tuple[int, int, int]) -> tuple[list[str], Tensor, list[str]]:
+    """Decode images of any size and mode to ``shape`` = (C, H, W), just as ``data=image_folder`` does.
+
+    Each is turned the way up its camera was held, scaled to cover H×W, its centre cropped. Colours become
+    grey by ITU-R BT.601, grey becomes three equal channels, alpha is dropped or, where C is 4, opaque. An
+    image that has ``shape`` already keeps its every pixel.
+
+    Returns:
+        The n files that could be decoded, their (n, C, H, W) uint8, and for each other file what is wrong.
+
+    Raises:
+        UserError: if no kind of image has C channels.
+    """
+    channels, height, width = shape
+    if channels not in MODES:
+        raise UserError(f"no image file has {channels} channels, as the images of this run do")
+
+    def attempt(path: str) -> NDArray[np.uint8] | UserError:
+        try:
+            return _decode(path, (width, height), channels)
+        except UserError as damage:
+            return damage
+
+    with ThreadPoolExecutor() as threads:
+        decoded = dict(zip(files, threads.map(attempt, files), strict=True))
+    intact = {path: pixels for path, pixels in decoded.items() if not isinstance(pixels, UserError)}
+    images = torch.from_numpy(np.array([*intact.values()], np.uint8).reshape(-1, height, width, channels))
+    damaged = [str(damage) for damage in decoded.values() if isinstance(damage, UserError)]
+    return [*intact], images.permute(0, 3, 1, 2).contiguous(), damaged
 
 
 def _list_tree(tree: Path, may_lack_test: bool) -> dict[str, _Classes]:
@@ -184,8 +233,11 @@ def _decode_all(
     return pixels
 
 
-def _decode(path: str, image_size: int | None, channels: int | None) -> NDArray[np.uint8]:
-    """(H, W, C) pixels of a file, the way up its camera was held; ``channels`` None: C as in the file."""
+def _decode(path: str, size: int | tuple[int, int] | None, channels: int | None) -> NDArray[np.uint8]:
+    """(H, W, C) pixels of a file, the way up its camera was held; ``channels`` None: C as in the file.
+
+    Of a ``size`` (pixels a side, or width and height) it is scaled to cover it, and its centre cropped.
+    """
     try:
         with Image.open(path) as image:
             ImageOps.exif_transpose(image, in_place=True)
@@ -193,8 +245,9 @@ def _decode(path: str, image_size: int | None, channels: int | None) -> NDArray[
             pixels = pixels.convert(_native_mode(pixels))
             if channels:
                 pixels = pixels.convert(MODES[channels])
-            if image_size:
-                pixels = ImageOps.fit(pixels, (image_size, image_size), Image.Resampling.BILINEAR)
+            if size:
+                size = size if isinstance(size, tuple) else (size, size)
+                pixels = ImageOps.fit(pixels, size, Image.Resampling.BILINEAR)
             array = np.array(pixels)
     except Exception as damage:  # Pillow's decoders raise a dozen kinds on damaged bytes
         raise UserError(f"{path} is not a readable image ({damage}): mend or remove it") from damage

@@ -115,3 +115,13 @@ def test_assignments_name_the_mistake(arguments, message):
 
 def test_assignments():
     assert assignments(["run=a=b"], KNOBS, "usage") == {"run": "a=b", "ckpt": None}
+
+
+def test_a_launcher_that_is_not_installed_is_told_with_its_extra(monkeypatch):
+    monkeypatch.setattr("experiment.command_line.find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"hydra/launcher=ray is not installed: pip install -e '.\[cluster\]'"
+    ):
+        check(["-m", "seed=0,1", "hydra/launcher=ray"])
+    with pytest.raises(UserError, match=r"'.\[hpo\]'"):
+        check(["-m", "hydra/sweeper=optuna"])

@@ -19,7 +19,7 @@ def rows(accuracies: list[float | None], losses: list[float] | None = None) -> l
         {
             "epoch": epoch, "train_loss": 1 / epoch, "train_acc": 0.5, "val_acc": accuracy,
             "val_loss": losses[epoch - 1] if losses else accuracy and 1 - accuracy,
-            "train_seconds": 2.0, "images_per_second": 100.0 * epoch,
+            "train_seconds": 2.0, "seconds": 2.5, "images_per_second": 100.0 * epoch,
         }
         for epoch, accuracy in enumerate(accuracies, start=1)
     ]  # fmt: skip
@@ -45,7 +45,9 @@ def test_runs_that_start_at_one_instant_never_share_a_folder(tmp_path):
 def test_a_new_run_says_what_it_is(tmp_path):
     run = Run.create(CONFIG, tmp_path, "run")
     assert Run.open(run.folder).config == CONFIG
-    facts = run.provenance
+    assert run.status == "pending"
+    with run.session():
+        facts = run.provenance
     assert facts["status"] == "running"
     assert facts["packages"]["torch"]
     assert facts["hardware"]["cores"] >= 1
@@ -55,20 +57,20 @@ def test_a_new_run_says_what_it_is(tmp_path):
 def test_finish_reads_the_epochs_from_the_folder(tmp_path):
     run = Run.create(CONFIG, tmp_path, "run")
     (run.folder / "metrics.csv").write_text(
-        "epoch,train_loss,train_acc,val_loss,val_acc,train_seconds,images_per_second\n"
-        "1,0.9,0.5,0.8,0.6,2,100\n2,0.5,0.7,0.7,0.7,2,300\n"
+        "epoch,train_loss,train_acc,val_loss,val_acc,train_seconds,seconds,images_per_second\n"
+        "1,0.9,0.5,0.8,0.6,2,3,100\n2,0.5,0.7,0.7,0.7,2,3,300\n"
     )
     run.finish("finished", test_acc=0.65)
     assert run.results["status"] == run.provenance["status"] == "finished"
     assert (run.results["epochs"], run.results["best_epoch"], run.results["test_acc"]) == (2, 2, 0.65)
-    assert run.results["images_per_second"] == 200
+    assert (run.results["images_per_second"], run.results["seconds"]) == (200, 6)
 
 
 def test_only_the_first_rank_writes(tmp_path, monkeypatch):
     run = Run.create(CONFIG, tmp_path, "run")
     monkeypatch.setenv("LOCAL_RANK", "1")
     Run(run.folder).finish("finished")
-    assert run.provenance["status"] == "running"
+    assert run.status == "pending"
 
 
 def test_processes_of_one_run_share_its_folder(tmp_path):

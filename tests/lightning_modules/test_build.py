@@ -26,7 +26,7 @@ def test_instantiate_passes_options_on():
         ("torch.optim.nothing.Adam", "no such thing"),
         # allowed modules hold what they import: none of that is a way out
         ("lightning_modules.build.import_module", "not a class or function of"),
-        ("lightning_modules.training.pickle", "not a class or function of"),
+        ("lightning_modules.loading.pickle", "not a class or function of"),
     ],
 )
 def test_targets_outside_the_list_are_refused(target, message):

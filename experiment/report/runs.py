@@ -1,0 +1,232 @@
+"""The runs that a report is about, read from their folders. Nothing is written there."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from experiment.errors import UserError
+from experiment.results import Row
+from experiment.run import Run
+from experiment.schema import KNOBS, flatten
+
+T = TypeVar("T")
+IGNORED = ("seed", "name", "output_dir", "resume", "data.root", "data.download")
+"""Keys in which repetitions of a run may differ."""
+
+DERIVED = {
+    "val_acc_falls": "sums over epochs how far the validation accuracy fell: lower = smoother",
+    "seconds_per_epoch": "divides the training seconds by the epochs",
+}
+"""Metrics that are not in ``results.json``, with their meaning."""
+
+
+@dataclass
+class Record:
+    """A run, or what was found instead of one.
+
+    ``status`` is the run's, or ``missing`` (a job without a folder), ``left out`` (in the folder of a sweep,
+    but none of its jobs) or ``skipped`` (damaged or foreign), and ``reason`` says more. ``config`` is flat;
+    ``values`` are swept keys, options of groups and the config as :func:`plain` text; ``results`` are those
+    of ``results.json`` and :data:`DERIVED`.
+    """
+
+    folder: Path
+    status: str
+    reason: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    rows: Sequence[Row] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def metric(self, name: str) -> float | None:
+        """A finite number among the results of a finished run, else None."""
+        value = self.results.get(name) if self.status == "finished" else None
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """Group → option that the configuration was composed of."""
+        return dict(self.provenance.get("choices", {}))
+
+
+@dataclass
+class Sweep:
+    """What ``sweep.json`` tells, and ``benchmark.json`` beside it: names as claims use them → numbers."""
+
+    name: str
+    swept: list[str]
+    claims: list[Any]
+    sessions: list[dict[str, Any]]
+    jobs: dict[Path, dict[str, str]]
+    benchmark: dict[str, float] = field(default_factory=dict)
+
+
+class Collection:
+    """Everything in some folders: each is a sweep, a run, or holds such folders at any depth.
+
+    ``keys`` are what was varied, seeds aside: what the sweeps swept and, unless there is but one sweep,
+    what else tells finished runs apart.
+
+    Raises:
+        UserError: for a folder that does not exist, or if there is no finished run.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.sweeps: list[Sweep] = []
+        self._found: dict[Path, Record] = {}
+        self._seen: set[Path] = set()
+        for folder in folders:
+            if not folder.is_dir():
+                raise UserError(f"{folder}: there is no such folder")
+            self._visit(folder.resolve())
+        self.records = list(self._found.values())
+        self.finished = [record for record in self.records if record.status == "finished"]
+        root = os.path.commonpath([folders[0].resolve(), *(record.folder.parent for record in self.records)])
+        self.names = {record.folder: os.path.relpath(record.folder, root) for record in self.records}
+        if not self.finished:
+            found = [f"{self.names[r.folder]}: {r.status} {r.reason}".strip() for r in self.records]
+            raise UserError("\n       ".join(["no finished run to report", *found]))
+        for record in self.records:
+            merged = {**record.config, **record.choices, **record.values}
+            record.values = {key: plain(value) for key, value in merged.items()}
+        in_sweeps = {folder for sweep in self.sweeps for folder in sweep.jobs}
+        self.loose = [record for record in self.finished if record.folder not in in_sweeps]
+        self.keys = list(dict.fromkeys(key for sweep in self.sweeps for key in sweep.swept))
+        if len(self.sweeps) != 1 or self.loose:
+            groups = [key for record in self.finished for key in record.choices]
+            others = [key for record in self.finished for key in record.config]
+            keys = [key for key in [*groups, *KNOBS, *others] if key not in IGNORED]
+            self.keys = telling(self.finished, keys, self.keys)
+
+    def of(self, sweep: Sweep) -> list[Record]:
+        """The jobs of a sweep, in its order."""
+        return [self._found[folder] for folder in sweep.jobs]
+
+    def _visit(self, folder: Path) -> None:
+        try:
+            if folder not in self._seen:
+                self._seen.add(folder)
+                self._look(folder)
+        except OSError as refusal:
+            self._found[folder] = Record(folder, "skipped", said(refusal))
+
+    def _look(self, folder: Path) -> None:
+        sweep = self._try(folder / "sweep.json", _sweep, "; its runs count as single ones")
+        if sweep:
+            sweep.benchmark = self._try(folder / "benchmark.json", _benchmark) or {}
+            self.sweeps.append(sweep)
+            self._found |= {path: read(path, values) for path, values in sweep.jobs.items()}
+            for path in sorted(folder.glob("*/provenance.json")):
+                why = "is no job of the sweep as it is defined now"
+                self._found.setdefault(path.parent, Record(path.parent, "left out", why))
+        elif any((folder / name).is_file() for name in ("config.yaml", "provenance.json")):
+            if folder not in self._found or self._found[folder].status == "left out":
+                self._found[folder] = read(folder)
+        else:
+            inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+            for path in inner:
+                if not (path / "report.md").exists():
+                    self._visit(path.resolve())
+            if not inner:
+                why = "is no run folder: it has neither config.yaml nor provenance.json"
+                self._found[folder] = Record(folder, "skipped", why)
+
+    def _try(self, path: Path, parse: Callable[[Path, Any], T], but: str = "") -> T | None:
+        """The parsed content of a JSON file; None if there is no such file, or it is damaged."""
+        try:
+            return parse(path.parent, json.loads(path.read_text())) if path.exists() else None
+        except Exception as damage:  # whatever it is, the runs may be whole
+            self._found[path] = Record(path, "skipped", said(damage) + but)
+        return None
+
+
+def read(folder: Path, overrides: Mapping[str, str] | None = None) -> Record:
+    """The run in ``folder``. Whatever is wrong with its files costs this run, not the report."""
+    if not folder.is_dir():
+        return Record(folder, "missing", "has no folder: never started", overrides or {})
+    try:
+        return _read(folder, overrides or {})
+    except Exception as damage:
+        return Record(folder, "skipped", said(damage), overrides or {})
+
+
+def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
+    if absent := [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]:
+        raise ValueError(f"has no {' and no '.join(absent)}")
+    run = Run(folder)
+    config, provenance, results, rows = flatten(run.config), run.provenance, run.results, run.metrics
+    status = str(provenance["status"])
+    reason = {"running": "or killed", "pending": "not started yet"}.get(status, str(results.get("error", "")))
+    if status == "finished":
+        int(config["seed"])
+        if rows and not (folder / "metrics.csv").read_text().endswith("\n"):
+            raise ValueError("metrics.csv is half-written: its last line is cut")
+        if len(rows) != results["epochs"]:
+            raise ValueError(f"metrics.csv has {len(rows)} epochs, results.json {results['epochs']}")
+        if rows:
+            rises = np.diff([math.nan if row["val_acc"] is None else row["val_acc"] for row in rows])
+            results["val_acc_falls"] = float(np.maximum(0, -rises).sum())  # keeps NaN, which max() does not
+            results["seconds_per_epoch"] = results["train_seconds"] / len(rows)
+    return Record(folder, status, reason, overrides, config, results, rows, provenance)
+
+
+def _sweep(folder: Path, content: Any) -> Sweep:
+    swept = [key for key in content["swept"] if key != "seed"]
+    jobs = {folder / job["folder"]: dict(job["overrides"]) for job in content["jobs"]}
+    return Sweep(str(content["name"]), swept, list(content["claims"]), list(content["sessions"]), jobs)
+
+
+def _benchmark(_: Path, content: Any) -> dict[str, float]:
+    """Times of a step ÷ torch eager's, and shares of BatchNorm in a step."""
+    numbers = {
+        f"benchmark.{time}.{engine}.ratio": float(entry["ratio"])
+        for time in ("wall", "cpu")
+        for engine, entry in content[time].items()
+    }
+    for engine, layers in content["layers"].items():
+        numbers[f"benchmark.{engine}.BatchNorm2d"] = layers["BatchNorm2d"] / sum(layers.values())
+    return numbers
+
+
+def telling(records: Iterable[Record], keys: Iterable[str], kept: Sequence[str] = ()) -> list[str]:
+    """``kept``, and those of ``keys`` each of which tells records apart that those before it do not."""
+    kept = list(kept)
+    for key in dict.fromkeys(keys):
+        with_key = {tuple(record.values.get(k) for k in (*kept, key)) for record in records}
+        if len(with_key) > len({values[:-1] for values in with_key}):
+            kept.append(key)
+    return kept
+
+
+def shorter(key: str, keys: Iterable[str]) -> str:
+    """The last part of a dotted key, or all of it where another of ``keys`` ends alike."""
+    last = key.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in keys) < 2 else key
+
+
+def plain(value: Any) -> str:
+    """A value as one types it; equal values have equal texts (``0`` and ``0.0``, ``1e-4`` and ``0.0001``)."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(plain, value))}]"
+    word = str(value).strip("'\" ")
+    if word.startswith("[") and word.endswith("]"):
+        return plain(word[1:-1].split(","))
+    try:
+        return f"{float(word):.12g}"
+    except ValueError:
+        return word.lower() if word.lower() in ("true", "false", "null") else word
+
+
+def said(damage: Exception) -> str:
+    """What an exception says, or its kind where that alone says little."""
+    tells = isinstance(damage, UserError | ValueError) and str(damage)
+    return str(damage) if tells else f"{type(damage).__name__}: {damage}"

@@ -1,0 +1,337 @@
+"""A sweep is a list of configurations and a list of folders; what is left to do is the difference of the two.
+
+``<output_dir>/<sweep.name>/`` holds ``sweep.json`` (what was asked, and each session that worked on it) and
+one run folder a job, whose name ends in a digest of the job's configuration: the same sweep finds its jobs
+again, a changed configuration is another job.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import statistics
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiment.errors import UserError
+from experiment.run import Run, command, git_state, now
+from experiment.schema import problems
+
+FORMAT_VERSION = 1
+"""Of ``sweep.json``; raised when a key changes its meaning."""
+
+ENDED = ("finished", "interrupted", "failed")
+
+
+def run_config(composed: DictConfig) -> DictConfig:
+    """What of a composed configuration is the run's: all but the sweep around it, ``data.root`` absolute."""
+    keys = [str(key) for key in composed if key not in ("sweep", "hydra")]
+    config = OmegaConf.masked_copy(composed, keys)
+    OmegaConf.resolve(config)
+    if config.data.root is not None:
+        config.data.root = str(Path(config.data.root).expanduser().absolute())
+    return config
+
+
+def problems_in_sweep(config: DictConfig) -> list[str]:
+    """What is wrong with the configuration of a job, one line each."""
+    wrong = problems(config)
+    if config.trainer.strategy == "ddp":
+        wrong.append("trainer.strategy=ddp: a sweep gives each job one device; run this job alone")
+    return wrong
+
+
+def choices(hydra_config: DictConfig) -> dict[str, str]:
+    """Group → option of a configuration, from its ``hydra`` node, without the groups of Hydra itself."""
+    chosen = hydra_config.runtime.choices
+    return {str(group): option for group, option in chosen.items() if "hydra/" not in group and option}
+
+
+def digest(config: DictConfig) -> str:
+    """Eight hexadecimal digits for all of ``config`` that a result depends on."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    for key in ("name", "output_dir", "resume"):
+        del plain[key]
+    del plain["data"]["download"]
+    if plain["data"]["dataset"] != "image_folder":  # a data set with a name is the same wherever it lies
+        del plain["data"]["root"]
+    plain = json.loads(json.dumps(plain), parse_int=float)  # 0 and 0.0 mean the same
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+
+
+class Job:
+    """One configuration of a sweep and its run folder, which may not be there yet.
+
+    Args:
+        parent: folder of the sweep.
+        overrides: the swept keys with their values as text.
+        config: the run's configuration.
+        choices: group → option that it was composed of.
+    """
+
+    def __init__(
+        self, parent: Path, overrides: Mapping[str, str], config: DictConfig, choices: Mapping[str, str]
+    ) -> None:
+        self.overrides, self.config, self.choices = dict(overrides), config, dict(choices)
+        self.label = " ".join(f"{key}={value}" for key, value in overrides.items()) or "run"
+        self.digest = digest(config)
+        before = next(parent.glob(f"*-{self.digest}"), None)
+        name = self.label.replace(" ", ",").replace("/", "_")[:120]
+        self.run = Run(before or parent / f"{name}-{self.digest}")
+
+    @property
+    def status(self) -> str:
+        """As :attr:`Run.status`, but ``killed`` where nobody is training what is said to run."""
+        if not self.run.folder.is_dir():
+            return "pending"
+        status = self.run.status
+        return "killed" if status == "running" and not self.run.is_busy else status
+
+    def lay_out(self) -> bool:
+        """Make the folder ready for training; False if that is done, or another process does it."""
+        status = self.status
+        if status in ("finished", "running"):
+            return False
+        if status in ("interrupted", "killed"):
+            self.run.configure(self.config)  # the data may have moved
+        else:
+            self.run.lay_out(self.config, self.choices)
+        return True
+
+
+class Sweep:
+    """The jobs of a sweep.
+
+    Args:
+        folder: of the sweep.
+        jobs: all of them, finished or not.
+        claims: what the sweep asks, for the report.
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[Job], claims: Sequence[Any] = ()) -> None:
+        self.folder, self.claims = folder, claims
+        unique: dict[str, Job] = {}
+        self.jobs = [job for job in jobs if unique.setdefault(job.digest, job) is job]
+        self._begun = time.monotonic()
+        self._git = git_state()
+        self._unreported: list[Job] = []
+        self._worked = 0.0  # seconds of the jobs that ended in this session
+
+    def lay_out(self) -> list[Job]:
+        """Write ``sweep.json`` and the folders of the jobs that are left, and return these jobs.
+
+        From here on the configuration is fixed: jobs read it from their folders.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        holder = Run(self.folder)
+        try:
+            sessions = json.loads((self.folder / "sweep.json").read_text())["sessions"]
+        except FileNotFoundError:
+            sessions = []
+        except (json.JSONDecodeError, KeyError) as damage:
+            raise UserError(f"{self.folder / 'sweep.json'} is damaged: {damage!r}. Remove it") from damage
+        holder.write_json(
+            "sweep.json",
+            {
+                "format_version": FORMAT_VERSION,
+                "name": self.folder.name,
+                "swept": list(dict.fromkeys(key for job in self.jobs for key in job.overrides)),
+                "jobs": [{"folder": job.run.folder.name, "overrides": job.overrides} for job in self.jobs],
+                "claims": list(self.claims),
+                "sessions": [*sessions, {"start": now(), "command": command(), "git": self._git}],
+            },
+        )
+        todo = [job for job in self.jobs if job.lay_out()]
+        self._unreported = list(todo)
+        return todo
+
+    def plan(self) -> str:
+        """The jobs with their states and the time that is left, one job at a time."""
+        states = [job.status for job in self.jobs]
+        left = self.seconds_left(foreign=True)
+        time_left = "unknown: no run of this kind has finished an epoch" if left is None else _duration(left)
+        lines = [f"{status:<12}{job.label}" for status, job in zip(states, self.jobs, strict=True)]
+        done = f"{states.count('finished')} of {len(states)} jobs finished"
+        return "\n".join([*lines, f"{self.folder}: {done}; left, one at a time: {time_left}"])
+
+    def seconds_left(self, foreign: bool = False) -> float | None:
+        """Seconds that the unfinished jobs will take one after another; None without an epoch to go by.
+
+        Args:
+            foreign: look at other runs beside the sweep's folder, too.
+        """
+        paces: dict[str, list[float]] = defaultdict(list)
+        runs = [(job.run, job.config) for job in self.jobs]
+        if foreign:
+            others = [Run(path.parent) for path in self.folder.parent.glob("**/metrics.csv")]
+            runs += [(run, run.config) for run in others]
+        for run, config in runs:
+            if rows := run.metrics:
+                paces[_kind(config)].append(statistics.fmean(row["seconds"] or 0.0 for row in rows))
+        own = [pace for job in self.jobs for pace in paces.get(_kind(job.config), [])]
+        if not own:
+            return None
+        total = 0.0
+        for job in self.jobs:
+            if job.status != "finished":
+                pace = statistics.fmean(paces.get(_kind(job.config)) or own)
+                total += pace * (job.config.trainer.max_epochs - len(job.run.metrics))
+        return total
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Print a line whenever a job ends, wherever it runs."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.5):
+                self._look()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            self._look()
+
+    def _look(self) -> None:
+        for job in list(self._unreported):
+            if job.run.status in ENDED:
+                self._unreported.remove(job)
+                self._worked += job.run.results.get("seconds", 0.0)
+                left = len(self._unreported)
+                line = f"[{len(self.jobs) - left}/{len(self.jobs)}] {job.label}  {outcome(job.run)}"
+                print(f"{line}  {left} left{self._estimated_end()}" if left else line, flush=True)
+
+    def _estimated_end(self) -> str:
+        left = self.seconds_left()
+        if not left or not self._worked:
+            return ""
+        # as many jobs at once, and as much time around the epochs, as until now
+        wait = left * (time.monotonic() - self._begun) / self._worked
+        return f", about {_duration(wait)}, until {datetime.now() + timedelta(seconds=wait):%H:%M}"
+
+    def summary(self) -> tuple[str, bool]:
+        """What became of the jobs, with every one that did not finish, and whether all did."""
+        counts = Counter(job.status for job in self.jobs)
+        took = _duration(time.monotonic() - self._begun)
+        lines = [f"{self.folder}: {', '.join(f'{n} {status}' for status, n in counts.items())} after {took}"]
+        for job in self.jobs:
+            if job.status not in ("finished", "pending"):
+                lines.append(f"  {job.label}  {job.status.upper()}, see {job.run.folder / 'run.log'}")
+        if git_state() != self._git:
+            lines.append("the code was changed while the sweep ran: later jobs may have run other code")
+        complete = counts["finished"] == len(self.jobs)
+        if not complete:
+            given = [argument for argument in sys.argv[1:] if not argument.startswith("sweep.name=")]
+            again = shlex.join(["python", "train.py", *given, f"sweep.name={self.folder.name}"])
+            lines.append(f"continue with: {again}")
+        lines.append(f"report with: python report.py {shlex.quote(str(self.folder))}")
+        return "\n".join(lines), complete
+
+
+def swept(run: Run) -> dict[str, str]:
+    """The swept keys of the sweep that ``run`` is a job of, with its values; empty outside a sweep."""
+    path = run.folder.parent / "sweep.json"
+    jobs = json.loads(path.read_text())["jobs"] if path.exists() else []
+    return next((dict(job["overrides"]) for job in jobs if job["folder"] == run.folder.name), {})
+
+
+def outcome(run: Run) -> str:
+    """One phrase on how a run ended: its accuracies and time, or what went wrong."""
+    results, status = run.results, run.status
+    if status == "finished":
+        figures = [f"test {results['test_acc']:.2%}"]
+        figures += [f"val {results['val_acc']:.2%}"] if results.get("val_acc") is not None else []
+        return "  ".join([*figures, _duration(results.get("seconds", 0.0))])
+    return f"{status.upper()} {results.get('error', '')}".strip().splitlines()[0]
+
+
+def enter(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
+    """The run that a job of a sweep is to train, or None where it is not to be trained now.
+
+    Args:
+        composed: what the launcher hands over: ``resume`` is the job's folder, or null where another sweeper
+            than ours drew the values.
+        hydra_config: its ``hydra`` node.
+
+    Raises:
+        UserError: for values that are not allowed.
+    """
+    folder = Path(hydra_config.sweep.dir).absolute()
+    if composed.resume:
+        run = Run.open(Path(composed.resume))
+    else:
+        config = run_config(composed)
+        if wrong := problems_in_sweep(config):
+            raise UserError("\n       ".join(wrong))
+        task = (override.lstrip("+") for override in hydra_config.overrides.task)
+        overrides = dict(item.split("=", 1) for item in task if not item.startswith("sweep."))
+        job = Job(folder, overrides, config, choices(hydra_config))
+        job.lay_out()
+        run = job.run
+    others = (Run(path.parent) for path in folder.glob("*/provenance.json"))
+    if run.is_busy or (composed.sweep.fail_fast and any(other.status == "failed" for other in others)):
+        return None
+    claim_gpu(folder)
+    return run
+
+
+def claim_gpu(folder: Path, gpus: Sequence[str] | None = None) -> None:
+    """Give this process a GPU of its own where the machine has several, before torch is imported.
+
+    Processes of one sweep agree by locks in its ``folder``; with more processes than GPUs they share.
+
+    Args:
+        folder: of the sweep.
+        gpus: names of the GPUs as ``CUDA_VISIBLE_DEVICES`` takes them; default: those this process sees.
+    """
+    if gpus is None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        listed = sorted(Path("/proc/driver/nvidia/gpus").glob("*"))
+        gpus = visible.split(",") if visible is not None else [str(index) for index in range(len(listed))]
+    if len(gpus) < 2:
+        return
+    chosen = gpus[os.getpid() % len(gpus)]
+    for gpu in gpus:
+        lock = os.open(folder / f".gpu-{gpu.replace('/', '_')}.lock", os.O_CREAT | os.O_WRONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        chosen = gpu  # the lock stays open, and with it held, until this process ends
+        break
+    os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+
+
+def study_storage(folder: str) -> str:
+    """Address of an Optuna study in the sweep's ``folder``, which is made if it is missing."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder}/study.db"
+
+
+def _kind(config: DictConfig) -> str:
+    """Of runs with the same kind an epoch takes the same time."""
+    data = {key: config.data[key] for key in ("dataset", "train_images", "augment", "batch_size")}
+    return repr((config.model.get("widths"), config.model._target_, config.model.get("engine"), data))
+
+
+def _duration(seconds: float) -> str:
+    """``41 s``, ``12 min`` or ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

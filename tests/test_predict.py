@@ -1,0 +1,212 @@
+"""predict.py: images of any kind in, classes out, without the data set that the run was trained on."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+from PIL import Image
+
+from experiment import figures
+from experiment.errors import UserError
+from experiment.run import Run
+from lightning_modules.data.image_tree import read_images
+from lightning_modules.data.sources import mnist_mini
+from lightning_modules.loading import load_classifier
+
+Door = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def run(trained: Callable[..., Run]) -> Run:
+    return trained()
+
+
+@pytest.fixture(scope="session")
+def digits() -> torch.Tensor:
+    return mnist_mini().test_images[::40]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, digits: torch.Tensor) -> Path:
+    """25 real digits, some of them in a folder below."""
+    for index, digit in enumerate(digits):
+        path = tmp_path / "images" / ("deep/er" if index % 2 else "") / f"{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digit[0].numpy()).save(path)
+    return tmp_path / "images"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def copy(run: Run, to: Path, **replaced: str) -> Path:
+    """A copy of a run folder with other lines in its configuration."""
+    shutil.copytree(run.folder, to)
+    text = (to / "config.yaml").read_text()
+    for key, value in replaced.items():
+        (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{key}: "))
+        text = text.replace(line, f"{line.partition(':')[0]}: {value}")
+    (to / "config.yaml").write_text(text)
+    return to
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_predictions_are_the_classifiers(
+    trained: Callable[..., Run],
+    run_door: Door,
+    folder: Path,
+    digits: torch.Tensor,
+    tmp_path: Path,
+    engine: str,
+):
+    run = trained(f"model.engine={engine}")
+    done = run_door("predict.py", f"run={run.folder}", f"images={folder}", f"out={tmp_path / 'new' / 'out'}")
+    assert (done.code, done.err) == (0, "")
+    with torch.no_grad():
+        expected = load_classifier(run, run.checkpoint("best"), twin=True)(digits / 255).softmax(dim=1)
+    found = rows(tmp_path / "new" / "out" / "predictions.csv")
+    assert [row["image"] for row in found] == sorted(map(str, folder.rglob("*.png")))
+    for row in found:
+        values, labels = expected[int(Path(row["image"]).stem)].topk(2)
+        assert [row["predicted"], row["runner_up"]] == [str(label) for label in labels.tolist()]
+        told = [float(row["confidence"]), float(row["runner_up_confidence"])]
+        assert told == pytest.approx(values.tolist(), abs=2e-6)
+    with Image.open(tmp_path / "new" / "out" / "predictions.png") as sheet:
+        assert sheet.size[0] == 1600
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["image", "predicted", "confidence", "runner-up"]
+    assert lines[1].split()[:2] == ["00.png", found[0]["predicted"]]
+    assert lines[21] == "… and 5 more"
+
+
+def test_one_file_goes_beside_the_run(run: Run, run_door: Door, folder: Path, tmp_path: Path):
+    moved = copy(run, tmp_path / "moved", dataset="cifar10", root=str(tmp_path / "nowhere"))
+    done = run_door("predict.py", f"run={moved}", f"images={folder / '00.png'}", "ckpt=last")
+    assert (done.code, done.err) == (0, "")
+    assert len(rows(moved / "predictions" / "predictions.csv")) == 1
+    assert done.out.splitlines()[1].startswith("00.png ")
+
+
+def test_any_size_and_mode_is_read(run: Run, run_door: Door, tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 90, 4), dtype=np.uint8)
+    colour = Image.fromarray(noise[..., :3])
+    images = {f"{mode}.tiff": colour.convert(mode) for mode in ("1", "L", "P", "RGB", "CMYK", "LAB")}
+    images |= {
+        "alpha.png": Image.fromarray(noise),
+        "16 bit.png": Image.fromarray(noise[..., 0].astype(np.uint16)),
+    }
+    images |= {"one pixel.gif": colour.crop((0, 0, 1, 1)), "$x^$ 猫.webp": colour}
+    (tmp_path / "images").mkdir()
+    for name, image in images.items():
+        image.save(tmp_path / "images" / name)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    done = run_door("predict.py", f"run={run.folder}", f"images={tmp_path / 'images'}", f"out={tmp_path}")
+    assert (done.code, done.err) == (0, "")
+    assert {Path(row["image"]).name for row in rows(tmp_path / "predictions.csv")} == images.keys()
+
+
+def test_images_are_brought_to_the_shape(tmp_path: Path):
+    exact = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(exact).save(tmp_path / "exact.png")
+    wide = np.zeros((12, 48, 3), dtype=np.uint8)
+    wide[:, 16:32] = 200  # what is left of it
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    (tmp_path / "bad.png").write_text("no image")
+    files = [str(tmp_path / f"{name}.png") for name in ("exact", "bad", "wide")]
+    paths, images, (problem,) = read_images(files, (3, 6, 8))
+    assert paths == [files[0], files[2]]
+    assert (images[0].permute(1, 2, 0).numpy() == exact).all()
+    assert (images[1, :, :, 1:-1] == 200).all()
+    assert "bad.png is not a readable image" in problem
+    _, grey, _ = read_images(files[:1], (1, 6, 8))
+    assert (grey[0, 0].numpy() == np.asarray(Image.fromarray(exact).convert("L"))).all()
+    with pytest.raises(UserError, match="no image file has 2 channels"):
+        read_images(files, (2, 6, 8))
+
+
+def test_unreadable_images_are_named_and_skipped(run: Run, run_door: Door, folder: Path, tmp_path: Path):
+    (folder / "half.png").write_bytes((folder / "00.png").read_bytes()[:-40])
+    (folder / "deep" / "empty.jpg").touch()
+    done = run_door("predict.py", f"run={run.folder}", f"images={folder}", f"out={tmp_path}")
+    assert done.code == 1
+    assert "error: 2 of 27 images were skipped" in done.err
+    assert f"{folder / 'half.png'} is not a readable image" in done.err
+    assert f"{folder / 'deep' / 'empty.jpg'} is not a readable image" in done.err
+    assert len(rows(tmp_path / "predictions.csv")) == 25
+    assert (tmp_path / "predictions.png").exists()
+
+
+def test_a_folder_without_a_readable_image(run: Run, run_door: Door, tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    arguments = (f"run={run.folder}", f"images={tmp_path / 'images'}", f"out={tmp_path / 'out'}")
+    done = run_door("predict.py", *arguments)
+    assert done.code == 1
+    assert "holds no image (.png .jpg" in done.err
+    (tmp_path / "images" / "a.png").write_text("no image")
+    done = run_door("predict.py", *arguments)
+    assert done.code == 1
+    assert "none can be read" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"run": "nowhere"}, "nowhere is not a run folder: it does not exist"),
+        ({"images": "nowhere"}, "images=nowhere does not exist"),
+        ({"images": ""}, "images= does not exist"),
+        ({"ckpt": "nowhere.ckpt"}, "no checkpoint nowhere.ckpt"),
+        ({"ckpt": __file__}, "is not a whole checkpoint"),
+        ({"image": "x"}, "image=x: no such key. Did you mean images?"),
+        ({"out": __file__}, "cannot be written to"),
+    ],
+)
+def test_a_mistake_ends_with_its_message_and_code_1(
+    run: Run, run_door: Door, folder: Path, changed: dict[str, str], message: str
+):
+    given = {"run": str(run.folder), "images": str(folder)} | changed
+    done = run_door("predict.py", *(f"{key}={value}" for key, value in given.items()))
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert message in done.err
+
+
+def test_a_run_without_a_checkpoint(run: Run, run_door: Door, folder: Path, tmp_path: Path):
+    shutil.rmtree(copy(run, tmp_path / "copy") / "checkpoints")
+    done = run_door("predict.py", f"run={tmp_path / 'copy'}", f"images={folder}")
+    assert done.code == 1
+    assert "checkpoints/best.ckpt. ckpt= takes best, last" in done.err
+
+
+def test_what_is_no_checkpoint_of_this_network(
+    run: Run, trained: Callable[..., Run], run_door: Door, folder: Path, tmp_path: Path
+):
+    other = trained("model=enhanced").checkpoint("best")
+    done = run_door("predict.py", f"run={run.folder}", f"images={folder}", f"ckpt={other}")
+    assert done.code == 1
+    assert "holds the weights of another network" in done.err
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "foreign.ckpt")
+    done = run_door(
+        "predict.py", f"run={run.folder}", f"images={folder}", f"ckpt={tmp_path / 'foreign.ckpt'}"
+    )
+    assert done.code == 1
+    assert "foreign.ckpt is not a checkpoint of train.py" in done.err
+
+
+@pytest.mark.parametrize(("number", "total", "told"), [(1, 1, "all 1"), (36, 1200, "36 of 1,200, spread")])
+def test_the_contact_sheet_says_what_it_shows(number: int, total: int, told: str):
+    images = np.zeros((number, 6, 8, 1), dtype=np.uint8)
+    names = [f"a long and winding name {index}.png" for index in range(number)]
+    figure = figures.predictions(images, names, ["cat"] * number, [0.987] * number, "Predictions", total)
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert any(told in text for text in texts)
+    assert texts.count("cat") == texts.count("98.7 %") == number
+    assert sum(text.startswith("…") and text.endswith(f"{number - 1}.png") for text in texts) >= 1

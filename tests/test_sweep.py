@@ -1,0 +1,276 @@
+"""Sweeps as users call them: resumed, killed, failing, frozen, in parallel."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiment.command_line import CONFIG_DIR
+from experiment.run import Run
+from experiment.sweep import Job, claim_gpu, digest, run_config
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["model.widths=[4,8]", "data.train_images=320", "callbacks.figures=null", "logger=none"]
+SEEDS = [*SMALL, "trainer.max_epochs=3", "model.dropout=0,0.3", "seed=0,1,2"]
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-m", *arguments, "sweep.name=s"], cwd=cwd, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+        # a background job of a shell inherits that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def sweep(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+    process = start(*arguments, cwd=cwd)
+    output, errors = process.communicate(timeout=200)
+    return process.returncode, output, errors
+
+
+def runs(cwd: Path) -> dict[str, Run]:
+    return {path.parent.name: Run(path.parent) for path in cwd.glob("outputs/s/*/provenance.json")}
+
+
+def figures(cwd: Path) -> dict[str, list[object]]:
+    keys = ("status", "epochs", "best_epoch", "val_loss", "test_loss", "test_acc", "final_train_loss")
+    return {name: [run.results.get(key) for key in keys] for name, run in runs(cwd).items()}
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_killed_three_times_and_repeated_ends_as_if_never_killed(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    code, output, errors = sweep(*SEEDS, "model.dropout=0,0.0,0.3", cwd=whole)  # 0 and 0.0 are one job
+    assert code == 0, errors
+    assert output.count("test ") == 6
+    for ended in (0, 2, 4):
+        process = start(*SEEDS, cwd=killed)
+        wait_for(lambda ended=ended: sum(run.status != "pending" for run in runs(killed).values()) > ended)
+        time.sleep(random.uniform(0, 0.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    finished = [name for name, run in runs(killed).items() if run.status == "finished"]
+    stamps = {name: (killed / "outputs" / "s" / name / "results.json").stat().st_mtime for name in finished}
+    code, output, errors = sweep(*SEEDS, cwd=killed)
+    assert code == 0, errors
+    assert figures(killed) == figures(whole)
+    assert len(figures(whole)) == 6
+    for name, stamp in stamps.items():  # what was finished was not touched again
+        assert (killed / "outputs" / "s" / name / "results.json").stat().st_mtime == stamp
+    assert len(json.loads((killed / "outputs" / "s" / "sweep.json").read_text())["sessions"]) == 4
+
+
+def test_failures_are_told_when_they_happen_and_only_they_are_run_again(tmp_path):
+    mixed = [*SMALL, "trainer.max_epochs=1", "optimizer=sgd", "optimizer.lr=0.01,1e30,0.02"]
+    code, output, errors = sweep(*mixed, cwd=tmp_path)
+    assert code == 1
+    assert "Traceback" not in output + errors
+    lines = output.splitlines()
+    assert "[1/3] optimizer.lr=0.01  test" in lines[0]
+    assert "[2/3] optimizer.lr=1e+30  FAILED UserError: the loss became" in lines[1]
+    assert "[3/3] optimizer.lr=0.02  test" in lines[2]
+    assert "2 finished, 1 failed" in output
+    (failed,) = (run for run in runs(tmp_path).values() if run.status == "failed")
+    assert f"see {failed.folder / 'run.log'}" in output
+    assert "Traceback" in (failed.folder / "run.log").read_text()
+    first_end = {name: run.provenance["end"] for name, run in runs(tmp_path).items()}
+    assert "continue with: python train.py -m" in output
+
+    code, output, _ = sweep(*mixed, "sweep.dry_run=true", cwd=tmp_path)
+    assert code == 0
+    assert "failed      optimizer.lr=1e+30" in output
+    assert "2 of 3 jobs finished" in output
+    time.sleep(1.1)  # the times are in seconds
+    code, output, _ = sweep(*mixed, cwd=tmp_path)
+    assert code == 1
+    assert output.count("FAILED UserError") == 1
+    assert "test" not in output.splitlines()[0]
+    again = {name for name, run in runs(tmp_path).items() if run.provenance["end"] != first_end[name]}
+    assert again == {failed.folder.name}
+
+
+def test_fail_fast_starts_nothing_after_a_failure(tmp_path):
+    code, output, _ = sweep(
+        *SMALL, "trainer.max_epochs=1", "optimizer=sgd", "optimizer.lr=1e30,0.01", "sweep.fail_fast=true",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert code == 1
+    assert sorted(run.status for run in runs(tmp_path).values()) == ["failed", "pending"]
+    assert "1 failed, 1 pending" in output
+
+
+def test_ctrl_c_ends_with_a_summary_and_the_command_that_resumes(tmp_path):
+    arguments = [*SMALL, "seed=0,1"]
+    process = start(*arguments, "trainer.max_epochs=300", cwd=tmp_path)
+    wait_for(lambda: any((run.folder / "metrics.csv").exists() for run in runs(tmp_path).values()))
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "1 interrupted, 1 pending" in output
+    assert "continue with: python train.py -m 'model.widths=[4,8]'" in output
+    assert "sweep.name=s" in output
+
+
+def test_the_configuration_is_fixed_when_the_sweep_starts(tmp_path):
+    option = tmp_path / "conf" / "loss" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.2\n")
+    arguments = [
+        f"--config-dir={tmp_path / 'conf'}", *SMALL, "loss=mine", "trainer.max_epochs=2", "seed=0,1",
+    ]  # fmt: skip
+    process = start(*arguments, cwd=tmp_path)
+    wait_for(lambda: any(run.status != "pending" for run in runs(tmp_path).values()))
+    option.write_text("_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.0\n")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert [run.config.loss.label_smoothing for run in runs(tmp_path).values()] == [0.2, 0.2]
+    code, output, _ = sweep(*arguments, "sweep.dry_run=true", cwd=tmp_path)
+    assert (code, output.count("pending")) == (0, 2)  # what is in the file now is another job
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_jobs_in_processes_of_their_own(tmp_path, launcher):
+    code, output, errors = sweep(
+        *SMALL, "trainer.max_epochs=1", "seed=0,1", f"hydra/launcher={launcher}", cwd=tmp_path
+    )
+    assert code == 0, errors
+    assert "2 finished" in output
+    assert output.count("test ") == 2
+
+
+def test_a_search_is_kept_and_goes_on(tmp_path):
+    pytest.importorskip("optuna")
+    arguments = [*SMALL, "trainer.max_epochs=1", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1"]
+    for trials in (1, 2):
+        code, _, errors = sweep(*arguments, "optimizer.lr=tag(log,interval(1e-4,1e-2))", cwd=tmp_path)
+        assert code == 0, errors
+        assert len(runs(tmp_path)) == trials
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trainer=ddp", "seed=0,1"], "trainer.strategy=ddp: a sweep gives each job one device"),
+        (["hydra/launcher=joblb", "seed=0,1"], "joblb"),
+        (["experiment=label_smoothing", "loss.label_smoothing=0,2"], "loss.label_smoothing=2"),
+        (["sweep.dry_rn=true", "seed=0,1"], "Did you mean sweep.dry_run?"),
+        (["model.dropout=interval(0,0.5)"], "hydra/sweeper=optuna draws from intervals"),
+        (["resume=outputs/run"], "resume= continues one run: leave -m out"),
+    ],
+)
+def test_a_mistake_stops_a_sweep_before_its_first_job(tmp_path, arguments, message):
+    code, _, errors = sweep(*arguments, cwd=tmp_path)
+    assert code == 1
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("argument", ["experiment=label_smoothing", "sweep.dry_run=true"])
+def test_what_is_about_a_sweep_needs_m(tmp_path, argument):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), argument], cwd=tmp_path,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "add -m" in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")))
+def test_every_claim_of_a_named_experiment_is_about_its_jobs(tmp_path, name):
+    """Each setting of each contrast is met by as many jobs as the others: a comparison, not a slip."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        claims = OmegaConf.to_container(compose("train", [f"experiment={name}"]).sweep).get("claims")
+    if not claims:
+        return
+    code, output, errors = sweep(f"experiment={name}", "sweep.dry_run=true", cwd=tmp_path)
+    assert code == 0, errors
+    jobs = [line.split()[1:] for line in output.splitlines()[:-1]]
+    parsed = [dict(item.split("=", 1) for item in job) for job in jobs]
+    for claim in claims:
+        for contrast in claim.get("contrasts", []):
+            met = []
+            for setting in contrast:
+                wanted = dict(token.split("=", 1) for token in setting.split())
+                met.append(
+                    sum(all(same(job.get(key), value) for key, value in wanted.items()) for job in parsed)
+                )
+            assert len(set(met)) == 1, (contrast, met)
+            assert met[0] >= 3
+
+
+def same(given: str | None, wanted: str) -> bool:
+    try:
+        return float(given or "nan") == float(wanted)
+    except ValueError:
+        return str(given).lower() == wanted.lower()
+
+
+def test_a_job_is_its_configuration(tmp_path, configure):
+    config = run_config(configure("data=cifar10"))
+    job = Job(tmp_path, {"seed": "0"}, config, {})
+    assert job.lay_out()
+    assert job.status == "pending"
+    again = Job(tmp_path, {"other": "name"}, config, {})
+    assert again.run.folder == job.run.folder
+    assert digest(run_config(configure("data=cifar10", "data.root=elsewhere", "name=x"))) == digest(config)
+    for change in ("seed=1", "optimizer.lr=0.1", "trainer.max_epochs=3"):
+        assert digest(run_config(configure("data=cifar10", change))) != digest(config)
+    folders = [configure("data=image_folder", f"data.root={root}") for root in "ab"]
+    assert digest(run_config(folders[0])) != digest(run_config(folders[1]))
+
+
+def test_a_job_that_another_process_trains_is_left_to_it(tmp_path, configure):
+    job = Job(tmp_path, {"seed": "0"}, run_config(configure()), {})
+    job.lay_out()
+    with job.run.session():
+        assert job.status == "running"
+        assert not job.lay_out()
+    assert job.status == "killed"
+    assert job.lay_out()
+
+
+def test_processes_of_a_sweep_share_out_the_gpus(tmp_path):
+    code = (
+        "import os, sys, time; from pathlib import Path; from experiment.sweep import claim_gpu;"
+        "claim_gpu(Path(sys.argv[1]), ['0', '1']); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True);"
+        "sys.stdin.read()"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    claimed = [process.stdout.readline().strip() for process in processes]
+    for process in processes:
+        process.communicate("")
+    assert sorted(claimed) == ["0", "1"]
+
+
+def test_a_single_gpu_is_shared(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    claim_gpu(tmp_path, ["0"])
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
