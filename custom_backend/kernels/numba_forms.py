@@ -1,19 +1,21 @@
-"""NumPy forms compiled by numba, for what memory traffic, not arithmetic, makes slow: normalisation and on.
+"""NumPy forms compiled by numba, for what memory traffic, not arithmetic, makes slow.
+
+That is normalisation with what follows it, and convolution once `winograd` has cut down its arithmetic.
 
 A kernel works on the channels [start, stop), so that threads share the work without sharing a result. The
 innermost loop runs over contiguous memory and becomes vector instructions. Long sums are taken in short
 pieces in the dtype of the array, and the pieces added up in float64.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from custom_backend.array import Pair
 from custom_backend.functional.normalization import Norm
+from custom_backend.kernels import numpy_forms, winograd
+from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import split
 
@@ -22,21 +24,14 @@ Constants: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, flo
 Results: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]  # the gradients by x, γ and β
 Scalars: TypeAlias = tuple[float, float, float, float]  # mean, γ/σ, β and slope
 Sums: TypeAlias = tuple[float, float]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 PIECE = 2048  # elements of a sum in the dtype of the array
-
-
-def _compiled(function: _Function) -> _Function:
-    """Compile to machine code that is cached on disk and releases the GIL; sums may be reordered."""
-    flags = {"reassoc", "contract", "nsz"}
-    return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)(function))
 
 
 # A sum becomes vector instructions only as a function of its own, on one-dimensional arrays.
 
 
-@_compiled
+@compiled
 def _sum(x: FloatArray) -> float:
     total = x.dtype.type(0)
     for m in range(x.shape[0]):
@@ -44,7 +39,7 @@ def _sum(x: FloatArray) -> float:
     return total  # type: ignore[no-any-return]
 
 
-@_compiled
+@compiled
 def _sum_of_squares(x: FloatArray, middle: float) -> float:
     total = x.dtype.type(0)
     for m in range(x.shape[0]):
@@ -52,7 +47,7 @@ def _sum_of_squares(x: FloatArray, middle: float) -> float:
     return total  # type: ignore[no-any-return]
 
 
-@_compiled
+@compiled
 def _sums(x: FloatArray, grad: FloatArray, constants: Scalars) -> Sums:
     """The sums of g and g (x − mean), with g the gradient before the activation."""
     middle, factor, shift, slope = constants
@@ -65,7 +60,7 @@ def _sums(x: FloatArray, grad: FloatArray, constants: Scalars) -> Sums:
     return total, total_dot
 
 
-@_compiled
+@compiled
 def _sums_at(x: FloatArray, place: FloatArray, here: Pair, grad: FloatArray, constants: Scalars) -> Sums:
     """As `_sums`, for those pixels of a row of windows at place `here` that were chosen."""
     middle, factor, shift, slope = constants
@@ -85,7 +80,7 @@ def _sums_at(x: FloatArray, place: FloatArray, here: Pair, grad: FloatArray, con
     return total, total_dot
 
 
-@_compiled
+@compiled
 def _spread(
     x: FloatArray,
     place: FloatArray,
@@ -108,7 +103,7 @@ def _spread(
             grad_x[w, n] = factor * (g - offset - centred * along)
 
 
-@_compiled
+@compiled
 def _moments(start: int, stop: int, x: FloatArray, mean: FloatArray, variance: FloatArray) -> None:
     """The mean and the biased variance of each row of x (channels, elements), in two passes."""
     length = x.shape[1]
@@ -123,7 +118,7 @@ def _moments(start: int, stop: int, x: FloatArray, mean: FloatArray, variance: F
         variance[c] = total / length
 
 
-@_compiled
+@compiled
 def _norm_act(start: int, stop: int, x: FloatArray, constants: Constants, y: FloatArray) -> None:
     """y = leaky(γ (x − mean) / σ + β), for x (channels, elements)."""
     mean, inverse_std, weight, bias, slope = constants
@@ -135,7 +130,7 @@ def _norm_act(start: int, stop: int, x: FloatArray, constants: Constants, y: Flo
             y[c, m] = normal if normal > 0 else slope * normal
 
 
-@_compiled
+@compiled
 def _norm_act_backward(
     start: int,
     stop: int,
@@ -168,7 +163,7 @@ def _norm_act_backward(
             grad_x[c, m] = factor * (g - offset - centred * along)
 
 
-@_compiled
+@compiled
 def _norm_act_pool(
     start: int, stop: int, x: FloatArray, constants: Constants, y: FloatArray, place: FloatArray
 ) -> None:
@@ -194,7 +189,7 @@ def _norm_act_pool(
                     place[c, r, s, n] = at
 
 
-@_compiled
+@compiled
 def _norm_act_pool_backward(
     start: int,
     stop: int,
@@ -275,3 +270,25 @@ def norm_act_pool_backward(saved: Any, grad: FloatArray) -> tuple[FloatArray, Fl
         results = (grad_x, grad_weight, grad_bias)
         split(_norm_act_pool_backward, channels, x.size, x, constants, of_batch, place, grad, results)
     return grad_x, grad_weight, grad_bias
+
+
+def conv2d_forward(
+    x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
+) -> tuple[FloatArray, Any]:
+    """See `functional.conv.conv2d_forward`."""
+    if not winograd.applies(weight, stride, padding):
+        return numpy_forms.conv2d_forward(x, weight, bias, stride, padding)
+    y = winograd.correlate(x, weight, padding)
+    if bias is not None:
+        y += bias.reshape(-1, 1, 1, 1)
+    return y, (x, weight, stride, padding, bias is not None)
+
+
+def conv2d_backward(
+    saved: Any, grad: FloatArray, need_x: bool = True
+) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
+    """See `functional.conv.conv2d_backward`; only ∂L/∂x gains by fewer products."""
+    _, weight, stride, padding, _ = saved
+    by_winograd = need_x and winograd.applies(weight, stride, padding)
+    grad_x, *gradients = numpy_forms.conv2d_backward(saved, grad, need_x and not by_winograd)
+    return winograd.input_gradient(weight, grad, padding) if by_winograd else grad_x, *gradients

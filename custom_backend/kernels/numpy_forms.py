@@ -3,9 +3,7 @@
 Arithmetic on a mask is ten times as fast as `numpy.where` or a masked copy with a random mask.
 """
 
-import functools
 import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,12 +12,12 @@ import numpy.typing as npt
 from custom_backend.array import Pair, column, columns_of, pair
 from custom_backend.functional.conv import output_size, windows
 from custom_backend.functional.normalization import Norm, Normalised
+from custom_backend.kernels import im2col
+from custom_backend.kernels.im2col import bordered, inside
 from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import split
 
 FloatArray = npt.NDArray[Any]
-
-CACHE = 1 << 21  # bytes of an im2col matrix at a time
 
 
 def zeros(like: FloatArray, shape: tuple[int, ...]) -> FloatArray:
@@ -40,131 +38,25 @@ def matmul(a: FloatArray, b: FloatArray) -> FloatArray:
     return out
 
 
-def _bordered(x: FloatArray, padding: Pair, border: float) -> FloatArray:
-    """`x` with a border of `padding` pixels of the value `border`; only the border is filled."""
-    (top, left), (channels, height, width, batch) = padding, x.shape
-    if padding == (0, 0):
-        return x
-    out = empty((channels, height + 2 * top, width + 2 * left, batch), x.dtype)
-    for edge in (np.s_[:, :top], np.s_[:, top + height :], np.s_[:, :, :left], np.s_[:, :, left + width :]):
-        out[edge] = border
-    out[:, top : top + height, left : left + width] = x
-    return out
-
-
-def _blocks(size: Pair, rows: int, batch: int, itemsize: int) -> list[tuple[slice, slice, slice]]:
-    """Cut the columns of an im2col matrix of `rows` rows into runs that fit the cache.
-
-    A run is either several whole rows of the output or a part of one: (rows, columns, where in the matrix).
-    """
-    pixels = max(1, CACHE // (rows * batch * itemsize))
-    height, width = size
-    if pixels >= width:
-        step = pixels // width
-        pieces = [(slice(r, min(r + step, height)), slice(0, width)) for r in range(0, height, step)]
-    else:
-        parts = -(-width // pixels)
-        cuts = [width * part // parts for part in range(parts + 1)]
-        pieces = [(slice(r, r + 1), slice(*cut)) for r in range(height) for cut in pairwise(cuts)]
-    return [
-        (r, s, slice((r.start * width + s.start) * batch, ((r.stop - 1) * width + s.stop) * batch))
-        for r, s in pieces
-    ]
-
-
-def _seen(rows: slice, cols: slice, kernel: Pair, stride: Pair) -> list[tuple[slice, slice]]:
-    """The pixels that each place of the kernel meets in the windows (rows, cols)."""
-    size = rows.stop - rows.start, cols.stop - cols.start
-    top, left = rows.start * stride[0], cols.start * stride[1]
-    return [
-        (slice(r.start + top, r.stop + top, r.step), slice(s.start + left, s.stop + left, s.step))
-        for r, s in windows(size, kernel, stride)
-    ]
-
-
 def conv2d_forward(
     x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
 ) -> tuple[FloatArray, Any]:
-    """See `functional.conv.conv2d_forward`: the same product, by blocks of columns that stay in the cache.
-
-    Of the columns there are never more than `CACHE` bytes a thread (or one pixel's, if those are more).
-    """
-    outputs, kernel = weight.shape[0], pair(weight.shape[2:])
-    size = output_size(x.shape[1:3], kernel, stride, padding)
-    batch, matrix = x.shape[3], columns_of(weight)
-    padded = _bordered(x, padding, 0.0)
-    blocks = _blocks(size, matrix.shape[1], batch, x.itemsize)
-    y = empty((outputs, math.prod(size) * batch), x.dtype)
-
-    def part(start: int, stop: int) -> None:
-        for rows, cols, run in blocks[start:stop]:
-            # unnamed, so that the next block lies in the same memory, which the cache still holds
-            np.matmul(matrix, _columns(padded, rows, cols, kernel, stride), out=y[:, run])
-            if bias is not None:
-                y[:, run] += column(bias)
-
-    split(part, len(blocks), matrix.shape[1] * y.shape[1])
-    return y.reshape(outputs, *size, batch), (x, weight, stride, padding)
-
-
-def _columns(padded: FloatArray, rows: slice, cols: slice, kernel: Pair, stride: Pair) -> FloatArray:
-    """The columns of the im2col matrix that belong to the windows (rows, cols)."""
-    shape = (len(padded), math.prod(kernel), rows.stop - rows.start, cols.stop - cols.start, padded.shape[3])
-    columns = empty(shape, padded.dtype)
-    for place, (r, s) in enumerate(_seen(rows, cols, kernel, stride)):
-        columns[:, place] = padded[:, r, s]
-    return columns.reshape(shape[0] * shape[1], -1)
+    """See `functional.conv.conv2d_forward`."""
+    y = im2col.correlate(x, weight, stride, padding)
+    if bias is not None:
+        y += bias.reshape(-1, 1, 1, 1)
+    return y, (x, weight, stride, padding, bias is not None)
 
 
 def conv2d_backward(
-    saved: Any, grad: FloatArray, need_x: bool
-) -> tuple[FloatArray | None, FloatArray, FloatArray]:
-    """See `functional.conv.conv2d_backward`.
-
-    For ∂L/∂W the threads share the columns and add up at the end; for ∂L/∂x they share the channels of x, so
-    that no two of them add to the same pixel.
-    """
-    x, weight, stride, padding = saved
-    kernel, size, batch = pair(weight.shape[2:]), grad.shape[1:3], x.shape[3]
-    matrix, g = columns_of(weight), columns_of(grad)
-    work = matrix.shape[1] * g.shape[1]
-    padded = _bordered(x, padding, 0.0)
-    blocks = _blocks(size, matrix.shape[1], batch, x.itemsize)
-    partial: dict[int, FloatArray] = {}
-
-    def weight_part(start: int, stop: int) -> None:
-        total = zeros(matrix, matrix.shape)
-        for rows, cols, run in blocks[start:stop]:
-            total += g[:, run] @ _columns(padded, rows, cols, kernel, stride).T
-        partial[start] = total
-
-    split(weight_part, len(blocks), work)
-    grad_weight = functools.reduce(np.add, (partial[start] for start in sorted(partial)))
-    grad_weight, grad_bias = grad_weight.reshape(weight.shape), g.sum(axis=1)
-    if not need_x:
-        return None, grad_weight, grad_bias
-
-    grad_padded = empty(padded.shape, x.dtype)
-
-    def input_part(start: int, stop: int) -> None:
-        grad_padded[start:stop] = 0
-        own = columns_of(weight[:, start:stop]).T
-        for rows, cols, run in _blocks(size, len(own), batch, x.itemsize):
-            columns = empty((len(own), run.stop - run.start), x.dtype)
-            np.matmul(own, g[:, run], out=columns)
-            seen = columns.reshape(stop - start, math.prod(kernel), rows.stop - rows.start, -1, batch)
-            for place, (r, s) in enumerate(_seen(rows, cols, kernel, stride)):
-                grad_padded[start:stop, r, s] += seen[:, place]
-            del columns, seen  # see conv2d_forward
-
-    split(input_part, x.shape[0], work)
-    return _inside(grad_padded, x.shape, padding), grad_weight, grad_bias
-
-
-def _inside(padded: FloatArray, shape: tuple[int, ...], padding: Pair) -> FloatArray:
-    """Take off the border."""
-    (top, left), (_, height, width, _) = padding, shape
-    return padded[:, top : top + height, left : left + width]
+    saved: Any, grad: FloatArray, need_x: bool = True
+) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
+    """See `functional.conv.conv2d_backward`; a layer without a bias has no gradient of it."""
+    x, weight, stride, padding, has_bias = saved
+    grad_weight = im2col.weight_gradient(x, grad, pair(weight.shape[2:]), stride, padding)
+    grad_bias = columns_of(grad).sum(axis=1) if has_bias else None
+    grad_x = im2col.input_gradient(x.shape, weight, grad, stride, padding) if need_x else None
+    return grad_x, grad_weight, grad_bias
 
 
 def leaky_relu_forward(x: FloatArray, slope: float) -> tuple[FloatArray, Any]:
@@ -246,7 +138,7 @@ def batch_norm_backward(saved: Normalised, grad: FloatArray) -> tuple[FloatArray
 def max_pool2d_forward(x: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> tuple[FloatArray, Any]:
     """See `functional.pooling.max_pool2d_forward`."""
     size = output_size(x.shape[1:3], kernel, stride, padding)
-    padded = _bordered(x, padding, -math.inf)
+    padded = bordered(x, padding, -math.inf)
     shape = (x.shape[0], *size, x.shape[3])
     y, place, better = empty(shape, x.dtype), empty(shape, np.uint8), empty(shape, np.bool_)
 
@@ -285,4 +177,4 @@ def max_pool2d_backward(saved: Any, grad: FloatArray) -> FloatArray:
                 padded[own, rows, cols] += grad[own] * chosen
 
     split(part, len(grad), padded.size)
-    return _inside(padded, shape, padding)
+    return inside(padded, shape, padding)

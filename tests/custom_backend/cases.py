@@ -39,6 +39,18 @@ def conv(draw: Any) -> Case:
 
 
 @st.composite
+def conv3x3(draw: Any) -> Case:
+    """What `kernels.winograd` computes: even and odd sizes, one pixel, padding up to the kernel's reach."""
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    size = tuple(draw(st.integers(max(1, 3 - 2 * p), 8)) for p in padding)
+    inputs, outputs, batch = (draw(st.integers(1, 4)) for _ in range(3))
+    return Case(
+        cb.Conv2d(inputs, outputs, 3, padding=padding), nn.Conv2d(inputs, outputs, 3, padding=padding),
+        (batch, inputs, *size),
+    )  # fmt: skip
+
+
+@st.composite
 def pool(draw: Any) -> Case:
     size, kernel, stride, padding = _window(draw)
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 3)), *size)
@@ -109,6 +121,7 @@ def adaptive(draw: Any) -> Case:
 
 CASES = {
     "conv": conv(),
+    "conv3x3": conv3x3(),
     "pool": pool(),
     "norm": norm(),
     "norm_act_pool": norm_act_pool(),

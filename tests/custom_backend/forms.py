@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from custom_backend import array
-from custom_backend.kernels import numpy_forms, parallel
+from custom_backend.kernels import im2col, parallel, winograd
 
 FORMS = {
     "plain": (),
@@ -25,7 +25,8 @@ def using(forms: str) -> Iterator[None]:
         mock.patch.dict(array.FORMS, numpy=FORMS[forms]),
         mock.patch.object(parallel, "SMALLEST", 64),
         mock.patch.object(parallel, "threads", return_value=3),
-        mock.patch.object(numpy_forms, "CACHE", 1 << 11),
+        mock.patch.object(im2col, "CACHE", 1 << 11),
+        mock.patch.object(winograd, "FEWEST", 1),
     ):
         array.fastest.cache_clear()
         try:

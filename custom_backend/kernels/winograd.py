@@ -1,0 +1,158 @@
+"""Convolution by 3 × 3 kernels with fewer products than im2col: 16 in place of 36 for 2 × 2 outputs.
+
+A tile of 4 × 4 pixels d and a kernel g give 2 × 2 outputs as
+
+    Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A,
+
+where A and B hold nothing but 0, 1 and −1. Over channels and tiles, the product ⊙ is 16 matrix products
+(outputs, inputs) @ (inputs, tiles · batch). ∂L/∂x is such a convolution again.
+Winograd: Arithmetic complexity of computations (1980); Lavin, Gray: Fast algorithms for convolutional
+neural networks (2016), F(2 × 2, 3 × 3).
+
+Tiles lie two pixels apart. That each sum runs over contiguous memory, images have even and odd columns apart,
+(C, H, 2, W / 2, N); an array of transformed tiles is (4, 4, channels, rows, columns, batch).
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from custom_backend.array import Pair, matmul
+from custom_backend.functional.conv import output_size
+from custom_backend.kernels.compiled import compiled
+from custom_backend.kernels.im2col import blocks
+from custom_backend.kernels.memory import empty
+from custom_backend.kernels.parallel import split
+
+FloatArray = npt.NDArray[Any]
+
+FEWEST = 16  # channels in and out; below, the transforms cost more than they save
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+OF_KERNEL = np.kron(G, G)  # (16, 9): g ↦ G g Gᵀ
+
+
+def applies(weight: FloatArray, stride: Pair, padding: Pair) -> bool:
+    """Whether a convolution can be computed so, and is the faster for it."""
+    outputs, inputs, *kernel = weight.shape
+    fits = kernel == [3, 3] and stride == (1, 1) and max(padding) <= 2
+    return fits and min(outputs, inputs) >= FEWEST
+
+
+def columns_apart(x: FloatArray, padding: Pair, size: Pair) -> FloatArray:
+    """x (C, H, W, N) behind a border of `padding` zeros, filled up with zeros to an even `size`."""
+    (top, left), (channels, height, _, batch) = padding, x.shape
+    out = empty((channels, size[0], 2, size[1] // 2, batch), x.dtype)
+
+    def part(start: int, stop: int) -> None:
+        own = out[start:stop]
+        own.fill(0)
+        for phase in (0, 1):
+            seen = x[start:stop, :, (phase - left) % 2 :: 2]
+            first = (left + 1 - phase) // 2
+            own[:, top : top + height, phase, first : first + seen.shape[2]] = seen
+
+    split(part, channels, out.size)
+    return out
+
+
+@compiled
+def _combine(a: FloatArray, b: FloatArray, sign: float, out: FloatArray) -> None:
+    """a ± b."""
+    for m in range(out.shape[0]):
+        out[m] = a[m] + sign * b[m]
+
+
+@compiled
+def _combine_three(a: FloatArray, b: FloatArray, c: FloatArray, sign: float, out: FloatArray) -> None:
+    """a ± b ± c, with one sign."""
+    for m in range(out.shape[0]):
+        out[m] = a[m] + sign * (b[m] + c[m])
+
+
+@compiled
+def _to_tiles(x: FloatArray, top: int, left: int, batch: int, tiles: FloatArray) -> None:
+    """Bᵀ d B for the tiles d of x (C, H, 2, W / 2 · N) from tile (top, left) on.
+
+    Along each axis Bᵀ takes (d₀, d₁, d₂, d₃) to (d₀ − d₂, d₁ + d₂, d₂ − d₁, d₁ − d₃).
+    """
+    one = x.dtype.type(1)
+    _, _, channels, height, length = tiles.shape
+    row, seen = np.empty((2, length + batch), x.dtype), slice(left * batch, (left + 1) * batch + length)
+    even, odd, next_even, next_odd = row[0, :length], row[1, :length], row[0, batch:], row[1, batch:]
+    for c in range(channels):
+        for r in range(height):
+            h = 2 * (top + r)
+            for i, (a, b, sign) in enumerate(((0, 2, -one), (1, 2, one), (2, 1, -one), (1, 3, -one))):
+                for phase in range(2):
+                    _combine(x[c, h + a, phase, seen], x[c, h + b, phase, seen], sign, row[phase])
+                _combine(even, next_even, -one, tiles[i, 0, c, r])
+                _combine(odd, next_even, one, tiles[i, 1, c, r])
+                _combine(next_even, odd, -one, tiles[i, 2, c, r])
+                _combine(odd, next_odd, -one, tiles[i, 3, c, r])
+
+
+@compiled
+def _from_tiles(tiles: FloatArray, top: int, left: int, batch: int, y: FloatArray) -> None:
+    """Write Aᵀ m A for the tiles m into y (C, H, W · N), whose last row and column may be half a tile.
+
+    Along each axis Aᵀ takes (m₀, m₁, m₂, m₃) to (m₀ + m₁ + m₂, m₁ − m₂ − m₃).
+    """
+    one = y.dtype.type(1)
+    _, _, channels, height, length = tiles.shape
+    row = np.empty((4, length), y.dtype)
+    for c in range(channels):
+        for r in range(height):
+            for i, sign in enumerate((one, -one)):
+                h = 2 * (top + r) + i
+                if h >= y.shape[1]:
+                    continue
+                for j in range(4):
+                    of_row = tiles[i, j, c, r], tiles[i + 1, j, c, r], tiles[i + 2, j, c, r]
+                    _combine_three(*of_row, sign, row[j])
+                for s in range(length // batch):
+                    own = slice(s * batch, (s + 1) * batch)
+                    at = 2 * (left + s) * batch
+                    _combine_three(row[0, own], row[1, own], row[2, own], one, y[c, h, at : at + batch])
+                    at += batch
+                    if at < y.shape[2]:
+                        _combine_three(row[1, own], row[2, own], row[3, own], -one, y[c, h, at : at + batch])
+
+
+def _runs(array: FloatArray) -> FloatArray:
+    """View width and batch as one axis."""
+    return array.reshape(*array.shape[:-2], -1)
+
+
+def correlate(x: FloatArray, weight: FloatArray, padding: Pair) -> FloatArray:
+    """The product of `functional.conv.conv2d_forward`: x (C, H, W, N), weight (O, C, 3, 3) → (O, H', W', N).
+
+    Of transformed tiles there are never more than `im2col.CACHE` bytes a thread (or those of one place).
+    """
+    (outputs, channels), batch = weight.shape[:2], x.shape[3]
+    size = output_size(x.shape[1:3], (3, 3), (1, 1), padding)
+    tiles = -(-size[0] // 2), -(-size[1] // 2)
+    padded = columns_apart(x, padding, (2 * tiles[0] + 2, 2 * tiles[1] + 2))
+    kernels = matmul(weight.reshape(-1, 9), OF_KERNEL.T.astype(weight.dtype))
+    kernels = np.ascontiguousarray(kernels.T).reshape(16, outputs, channels)
+    runs = blocks(tiles, 16 * (channels + outputs), batch, x.itemsize)
+    y = empty((outputs, *size, batch), x.dtype)
+
+    def part(start: int, stop: int) -> None:
+        for rows, cols, _ in runs[start:stop]:
+            shape = rows.stop - rows.start, cols.stop - cols.start, batch
+            before = empty((4, 4, channels, *shape), x.dtype)
+            after = empty((4, 4, outputs, *shape), x.dtype)
+            _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
+            np.matmul(kernels, before.reshape(16, channels, -1), out=after.reshape(16, outputs, -1))
+            _from_tiles(_runs(after), rows.start, cols.start, batch, _runs(y))
+            del before, after  # so that the next block lies in the same memory, which the cache still holds
+
+    split(part, len(runs), y.size * channels)
+    return y
+
+
+def input_gradient(weight: FloatArray, grad: FloatArray, padding: Pair) -> FloatArray:
+    """∂L/∂x of `functional.conv.conv2d_backward`: grad correlated with the kernels turned by 180°."""
+    turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].swapaxes(0, 1))
+    return correlate(grad, turned, (2 - padding[0], 2 - padding[1]))
