@@ -17,7 +17,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-SMALLEST = 1 << 16  # elements; below, waking a thread costs more than it brings
+SMALLEST = 1 << 19  # elements; below, waking a thread costs more than it brings
 
 
 @functools.cache

@@ -27,16 +27,17 @@ from custom_backend.kernels.parallel import split
 
 FloatArray = npt.NDArray[Any]
 
-FEWEST = 16  # channels in and out; below, the transforms cost more than they save
+FEWEST = 16  # channels in and out, and
+BATCH = 8  # images; below, the transforms cost more than they save
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OF_KERNEL = np.kron(G, G)  # (16, 9): g ↦ G g Gᵀ
 
 
-def applies(weight: FloatArray, stride: Pair, padding: Pair) -> bool:
+def applies(batch: int, weight: FloatArray, stride: Pair, padding: Pair) -> bool:
     """Whether a convolution can be computed so, and is the faster for it."""
     outputs, inputs, *kernel = weight.shape
     fits = kernel == [3, 3] and stride == (1, 1) and max(padding) <= 2
-    return fits and min(outputs, inputs) >= FEWEST
+    return fits and min(outputs, inputs) >= FEWEST and batch >= BATCH
 
 
 def columns_apart(x: FloatArray, padding: Pair, size: Pair) -> FloatArray:
@@ -125,16 +126,27 @@ def _runs(array: FloatArray) -> FloatArray:
 
 
 def correlate(x: FloatArray, weight: FloatArray, padding: Pair) -> FloatArray:
-    """The product of `functional.conv.conv2d_forward`: x (C, H, W, N), weight (O, C, 3, 3) → (O, H', W', N).
+    """The product of `functional.conv.conv2d_forward`, for x (C, H, W, N) and weight (O, C, 3, 3)."""
+    kernels = matmul(OF_KERNEL.astype(weight.dtype), weight.reshape(-1, 9).T)
+    return _filter(x, kernels.reshape(16, *weight.shape[:2]), padding)
+
+
+def input_gradient(weight: FloatArray, grad: FloatArray, padding: Pair) -> FloatArray:
+    """∂L/∂x of `functional.conv.conv2d_backward`: grad correlated with the kernels turned by 180°."""
+    kernels = matmul(OF_KERNEL[:, ::-1].astype(weight.dtype), weight.reshape(-1, 9).T)
+    turned = kernels.reshape(16, *weight.shape[:2]).swapaxes(1, 2)
+    return _filter(grad, turned, (2 - padding[0], 2 - padding[1]))
+
+
+def _filter(x: FloatArray, kernels: FloatArray, padding: Pair) -> FloatArray:
+    """Correlate x (C, H, W, N) with transformed kernels (16, O, C) to (O, H', W', N).
 
     Of transformed tiles there are never more than `im2col.CACHE` bytes a thread (or those of one place).
     """
-    (outputs, channels), batch = weight.shape[:2], x.shape[3]
+    (_, outputs, channels), batch = kernels.shape, x.shape[3]
     size = output_size(x.shape[1:3], (3, 3), (1, 1), padding)
     tiles = -(-size[0] // 2), -(-size[1] // 2)
     padded = columns_apart(x, padding, (2 * tiles[0] + 2, 2 * tiles[1] + 2))
-    kernels = matmul(weight.reshape(-1, 9), OF_KERNEL.T.astype(weight.dtype))
-    kernels = np.ascontiguousarray(kernels.T).reshape(16, outputs, channels)
     runs = blocks(tiles, 16 * (channels + outputs), batch, x.itemsize)
     y = empty((outputs, *size, batch), x.dtype)
 
@@ -150,9 +162,3 @@ def correlate(x: FloatArray, weight: FloatArray, padding: Pair) -> FloatArray:
 
     split(part, len(runs), y.size * channels)
     return y
-
-
-def input_gradient(weight: FloatArray, grad: FloatArray, padding: Pair) -> FloatArray:
-    """∂L/∂x of `functional.conv.conv2d_backward`: grad correlated with the kernels turned by 180°."""
-    turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].swapaxes(0, 1))
-    return correlate(grad, turned, (2 - padding[0], 2 - padding[1]))

@@ -26,7 +26,7 @@ def using(forms: str) -> Iterator[None]:
         mock.patch.object(parallel, "SMALLEST", 64),
         mock.patch.object(parallel, "threads", return_value=3),
         mock.patch.object(im2col, "CACHE", 1 << 11),
-        mock.patch.object(winograd, "FEWEST", 1),
+        mock.patch.multiple(winograd, FEWEST=1, BATCH=1),
     ):
         array.fastest.cache_clear()
         try:
