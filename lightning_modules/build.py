@@ -21,6 +21,7 @@ from experiment.run import Run
 from experiment.schema import NAMESPACES, is_allowed_target
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
+from lightning_modules.callbacks import Interruption
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
@@ -113,6 +114,7 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
     callbacks: list[Callback] = [instantiate(node) for node in config.callbacks.values() if node]
+    callbacks.append(Interruption())
     shows_progress = sys.stderr.isatty() and not swept(Run(folder))  # a sweep prints a line a job
     if shows_progress:
         callbacks.append(TQDMProgressBar(leave=False))

@@ -1,7 +1,9 @@
 """Training as a whole, on few real digits: what a run leaves, exact resume, evaluation, bad endings."""
 
+import io
 import json
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,17 +48,23 @@ def start(config: DictConfig, name: str = "run") -> Run:
 def stop_in_epoch(
     monkeypatch: pytest.MonkeyPatch, config: DictConfig, epoch: int, failure: BaseException
 ) -> Run:
+    return train_with(StopAt(epoch, failure), monkeypatch, config, type(failure))
+
+
+def train_with(
+    callback: Callback, monkeypatch: pytest.MonkeyPatch, config: DictConfig, ending: type[BaseException]
+) -> Run:
     build = training.build_trainer
 
-    def with_stop(*args, **kwargs) -> Trainer:
+    def with_callback(*args, **kwargs) -> Trainer:
         trainer = build(*args, **kwargs)
-        trainer.callbacks.insert(0, StopAt(epoch, failure))
+        trainer.callbacks.insert(0, callback)
         return trainer
 
     run = Run.create(config, Path(config.output_dir), "stopped")
     with monkeypatch.context() as patched:
-        patched.setattr(training, "build_trainer", with_stop)
-        with pytest.raises(type(failure)):
+        patched.setattr(training, "build_trainer", with_callback)
+        with pytest.raises(ending):
             train(config, run)
     return run
 
@@ -82,10 +90,10 @@ def test_a_run_leaves_everything(configure: Configure, model: str):
     assert not any(".part" in name for name in names)
 
 
-def test_the_report_s_capacity(configure: Configure):
+def test_the_capacity_of_enhanced(configure: Configure):
     results = start(configure("model=enhanced", "trainer=smoke")).results
     # five convolutions at 28, 14, 7, 7 and 3 pixels, two fully connected layers; two operations a product
-    widths, sides, channels, products = (64, 128, 256, 256, 256), (28, 14, 7, 7, 3), 1, 0
+    widths, sides, channels, products = (32, 128, 128, 256, 256), (28, 14, 7, 7, 3), 1, 0
     for width, side in zip(widths, sides, strict=True):
         products += 9 * channels * width * side**2
         channels = width
@@ -155,6 +163,24 @@ def test_ctrl_c_leaves_a_resumable_run(configure: Configure, monkeypatch: pytest
     train(stopped.config, stopped)
     assert stopped.results["status"] == "finished"
     assert stopped.results["epochs"] == 2
+
+
+def test_ctrl_c_ends_a_training_even_where_python_drops_it(configure: Configure, monkeypatch):
+    class Closing(io.IOBase):
+        def close(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    class Drop(Callback):
+        def on_train_batch_end(self, *_: object) -> None:
+            Closing()  # dies here, and with it what its finalizer raises
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run = train_with(Drop(), monkeypatch, configure(*TINY, "trainer.max_epochs=2"), KeyboardInterrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert run.status == "interrupted"
+    assert run.metrics == []
 
 
 def test_the_seed_decides_everything(configure: Configure):
