@@ -2,12 +2,16 @@
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from experiment.command_line import CONFIG_DIR, check
+from experiment.run import Run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("outputs/*.md")])
@@ -91,3 +95,25 @@ def test_a_run_is_used_as_the_readme_says(tmp_path, monkeypatch, run_door):
     for script, *arguments in used:
         done = run_door(script, *arguments)
         assert done.code in (0, None), (script, arguments, done.err)
+
+
+def test_a_model_and_a_data_set_are_added_as_the_readme_says(tmp_path):
+    for room in ("conf", "custom_backend", "experiment", "hydra_plugins", "lightning_modules"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "train.py", tmp_path)
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
+    placed = {
+        match[1]: block for block in blocks if (match := re.search(r"# (.*\.(?:py|yaml))$", block, re.M))
+    }
+    assert len(placed) == 4
+    for place, block in placed.items():
+        path = tmp_path / place.removeprefix("at the end of ")
+        path.write_text((path.read_text() if path.exists() else "") + "\n\n" + block)
+    (command,) = re.findall(r"`python (train.py model=tiny [^`]*)`", text)
+    done = subprocess.run(
+        [sys.executable, *command.split(), "trainer.max_epochs=2", "logger=none", "name=new"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(Run(tmp_path / "outputs" / "new").results["test_acc_per_class"]) == 2
