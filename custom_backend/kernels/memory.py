@@ -7,6 +7,7 @@ that nothing is ever overwritten that somebody can still read.
 """
 
 import math
+import threading
 from collections import defaultdict
 from typing import Any
 
@@ -18,6 +19,8 @@ LIMIT = 1 << 30  # bytes kept for reuse at most
 ALIGNMENT = 64  # one cache line, one AVX-512 register
 
 _free: defaultdict[int, list[npt.NDArray[np.uint8]]] = defaultdict(list)
+_held = 0  # bytes in _free
+_lock = threading.Lock()
 
 
 class _Loan:
@@ -28,18 +31,34 @@ class _Loan:
         self.__array_interface__ = block.__array_interface__
 
     def __del__(self) -> None:
-        if held() + self._block.nbytes <= LIMIT:
-            _free[self._block.nbytes].append(self._block)
+        global _held
+        with _lock:
+            if _held + self._block.nbytes <= LIMIT:
+                _held += self._block.nbytes
+                _free[self._block.nbytes].append(self._block)
+
+
+def _take(size: int) -> npt.NDArray[np.uint8]:
+    """A block of `size` bytes, an old one if there is one."""
+    global _held
+    with _lock:
+        if blocks := _free[size]:
+            _held -= size
+            return blocks.pop()
+    return np.empty(size, np.uint8)
 
 
 def held() -> int:
     """The bytes that wait in the pool to be used again."""
-    return sum(size * len(blocks) for size, blocks in _free.copy().items())
+    return _held
 
 
 def release() -> None:
     """Give the waiting memory back to the system."""
-    _free.clear()
+    global _held
+    with _lock:
+        _free.clear()
+        _held = 0
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -49,9 +68,7 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
     size = -(-nbytes // SMALLEST) * SMALLEST + ALIGNMENT
-    blocks = _free[size]
-    loan = _Loan(blocks.pop() if blocks else np.empty(size, np.uint8))
-    memory = np.asarray(loan)
+    memory = np.asarray(_Loan(_take(size)))
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + nbytes].view(dtype).reshape(shape)
 

@@ -7,23 +7,27 @@ innermost loop runs over contiguous memory and becomes vector instructions. Long
 pieces in the dtype of the array, and the pieces added up in float64.
 """
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from custom_backend import optim
 from custom_backend.array import Pair
 from custom_backend.functional.normalization import Norm
 from custom_backend.kernels import numpy_forms, winograd
 from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import split
+from custom_backend.optim import AdamRule
 
 FloatArray: TypeAlias = npt.NDArray[Any]
 Constants: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, float]  # mean, 1/σ, γ, β, slope
 Results: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]  # the gradients by x, γ and β
 Scalars: TypeAlias = tuple[float, float, float, float]  # mean, γ/σ, β and slope
 Sums: TypeAlias = tuple[float, float]
+Rates: TypeAlias = tuple[float, float, float, float, float, float, float]  # see `adam_step`
 
 PIECE = 2048  # elements of a sum in the dtype of the array
 
@@ -239,21 +243,24 @@ def norm_act_pool_forward(x: FloatArray, norm: Norm, slope: float, window: int) 
     weight, bias, eps, statistics = norm
     x = np.ascontiguousarray(x)
     channels, height, width, batch = x.shape
-    flat = x.reshape(channels, -1)
-    if statistics is None:
-        mean, variance = np.empty_like(weight), np.empty_like(weight)
-        split(_moments, channels, x.size, flat, mean, variance)
-    else:
-        mean, variance = statistics
-    constants = (mean, 1 / np.sqrt(variance + eps), weight, bias, float(slope))
-    place = None
-    if window == 1:
-        y = empty_like(x)
-        split(_norm_act, channels, x.size, flat, constants, y.reshape(channels, -1))
-    else:
-        y = empty((channels, height // 2, width // 2, batch), x.dtype)
-        place = empty(y.shape, np.uint8)
-        split(_norm_act_pool, channels, x.size, x, constants, y, place)
+    flat, inverse_std = x.reshape(channels, -1), np.empty_like(weight)
+    mean, variance = statistics or (np.empty_like(weight), np.empty_like(weight))
+    constants = (mean, inverse_std, weight, bias, float(slope))
+    size = (height, width) if window == 1 else (height // 2, width // 2)
+    y = empty((channels, *size, batch), x.dtype)
+    place = None if window == 1 else empty(y.shape, np.uint8)
+
+    def part(start: int, stop: int) -> None:
+        own = slice(start, stop)
+        if statistics is None:
+            _moments(start, stop, flat, mean, variance)  # what it has read is still in the cache below
+        np.divide(1, np.sqrt(variance[own] + eps), out=inverse_std[own])
+        if place is None:
+            _norm_act(start, stop, flat, constants, y.reshape(channels, -1))
+        else:
+            _norm_act_pool(start, stop, x, constants, y, place)
+
+    split(part, channels, x.size)
     return y, (mean, variance, x, constants, statistics is None, place)
 
 
@@ -270,6 +277,42 @@ def norm_act_pool_backward(saved: Any, grad: FloatArray) -> tuple[FloatArray, Fl
         results = (grad_x, grad_weight, grad_bias)
         split(_norm_act_pool_backward, channels, x.size, x, constants, of_batch, place, grad, results)
     return grad_x, grad_weight, grad_bias
+
+
+@compiled
+def _adam_step(
+    parameter: FloatArray, grad: FloatArray, exp_avg: FloatArray, exp_avg_sq: FloatArray, rates: Rates
+) -> None:
+    shrink, decay, rate, beta1, beta2, root, eps = rates
+    for m in range(parameter.shape[0]):
+        p = parameter[m] * shrink
+        g = grad[m] + decay * p
+        exp_avg[m] += beta1 * (g - exp_avg[m])
+        exp_avg_sq[m] += beta2 * (g * g - exp_avg_sq[m])
+        parameter[m] = p - rate * exp_avg[m] / (np.sqrt(exp_avg_sq[m]) * root + eps)
+
+
+def adam_step(
+    parameter: FloatArray,
+    grad: FloatArray,
+    exp_avg: FloatArray,
+    exp_avg_sq: FloatArray,
+    step: int,
+    rule: AdamRule,
+) -> None:
+    """See `optim.adam_step`; in one pass where all arrays are contiguous."""
+    arrays = (parameter, grad, exp_avg, exp_avg_sq)
+    if not all(array.flags.c_contiguous for array in arrays):
+        optim.adam_step.__wrapped__(*arrays, step, rule)  # type: ignore[attr-defined]
+        return
+    lr, (beta1, beta2), eps, weight_decay, decoupled = rule
+    rates = (
+        1 - lr * weight_decay * decoupled, weight_decay * (not decoupled), lr / (1 - beta1**step),
+        1 - beta1, 1 - beta2, 1 / math.sqrt(1 - beta2**step), eps,
+    )  # fmt: skip
+    number = parameter.dtype.type
+    typed = tuple(number(rate) for rate in rates)
+    _adam_step(*(array.reshape(-1) for array in arrays), typed)  # type: ignore[call-arg, arg-type]
 
 
 def conv2d_forward(

@@ -61,6 +61,8 @@ class Question:
             return verdicts[0]
         if "contradicted" in verdicts:
             return "contradicted"
+        if all(verdict.startswith("held") for verdict in verdicts):
+            return "held in direction: not all effects are of the claimed size"
         counts = Counter(verdict.partition(":")[0] for verdict in verdicts)
         parts = ", ".join(f"{count} {word}" for word, count in counts.items())
         return f"undecided: {parts}" if self.words[0] == "held" else parts
@@ -80,16 +82,26 @@ class Question:
         found = contrast.found
         if not found.n:
             return "–"
-        least, most = (math.log(size) if self.is_ratio else size for size in self.claimed or (1, 1))
-        numbers = (found.mean, found.low, found.high, least, most)
+        numbers = (found.mean, found.low, found.high, *self._sizes())
         mean, low, high, *sizes = (units.effect(self.metric, self.is_ratio, number) for number in numbers)
         text = mean + (f" ({low} to {high})" if found.low < found.high else "")
         text += units.unit(self.metric, is_effect=not self.is_ratio)
         if self.claimed and not math.isnan(found.low):
-            where = "larger than" if least > found.high else "smaller than" if most < found.low else "inside"
+            where = {"": "inside", "smaller": "larger than", "larger": "smaller than"}[self.beyond(contrast)]
             what = "interval" if found.low < found.high else "measured value"
             text += f". The claimed {' to '.join(dict.fromkeys(sizes))} is {where} the {what}"
         return text
+
+    def beyond(self, contrast: Contrast) -> str:
+        """``smaller`` or ``larger`` where the whole interval of the effect is so than claimed, else empty."""
+        least, most = self._sizes()
+        found = contrast.found
+        return "smaller" if found.high < least else "larger" if found.low > most else ""
+
+    def _sizes(self) -> tuple[float, float]:
+        """The claimed size, from–to, as the effect is measured; NaN, beyond which nothing lies, for none."""
+        least, most = self.claimed or (math.nan, math.nan)
+        return (math.log(least), math.log(most)) if self.is_ratio else (least, most)
 
 
 def questions(runs: Collection) -> tuple[list[Question], list[str]]:
@@ -128,6 +140,8 @@ def questions(runs: Collection) -> tuple[list[Question], list[str]]:
         if not question.is_benchmark:
             is_exact = question.metric in EXACT
             contrast.verdict = verdict(contrast.found, p, tests, seeds, question.words, is_exact)
+            if contrast.verdict == "held" and (where := question.beyond(contrast)):
+                contrast.verdict = f"held in direction: the effect is {where} than claimed"
     return asked, notes
 
 

@@ -69,3 +69,14 @@ def test_initial_weights_have_the_variance_that_keeps_the_signal(initialise, dev
     weights = initialise(np.random.default_rng(0), (500, 2, 3, 3))
     assert weights.std() == pytest.approx(deviation, rel=0.03)
     assert abs(weights.mean()) < deviation / 20
+
+
+def test_the_order_in_memory_does_not_matter():
+    rng = np.random.default_rng(0)
+    weight, grad = rng.normal(size=(2, 5, 3))
+    other = {"weight": np.asfortranarray(weight)}
+    plain = {"weight": weight}
+    for parameters, optimizer in ((plain, cb.Adam(lr=0.1)), (other, cb.Adam(lr=0.1))):
+        for _ in range(3):
+            optimizer.step(parameters, {"weight": grad})
+    np.testing.assert_allclose(plain["weight"], other["weight"], rtol=1e-12)

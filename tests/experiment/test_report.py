@@ -204,9 +204,18 @@ def test_a_claim_that_holds_with_its_size(tmp_path):
     assert question.verdict == "held"
     assert contrast.found.mean == pytest.approx(0.0105)
     assert "The claimed +1.00 is inside the interval" in question.effect(contrast)
-    for size, where in ((0.1, "larger than"), (0.001, "smaller than"), ([0.001, 0.1], "inside")):
+    beyond = "held in direction: the effect is {} than claimed".format
+    for size, where, said in (
+        (0.1, "larger than", beyond("smaller")), (0.001, "smaller than", beyond("larger")),
+        ([0.001, 0.1], "inside", "held"),
+    ):  # fmt: skip
         (question,) = ask(write_sweep(tmp_path / f"s{size}", values, [HELPS | {"claimed": size}]))
         assert f"is {where} the interval" in question.effect(question.contrasts[0])
+        assert question.verdict == said
+    twice = {setting: 2 * weight for setting, weight in HELPS["contrasts"][0].items()}
+    both = HELPS | {"claimed": 0.02, "contrasts": [*HELPS["contrasts"], twice]}
+    (question,) = ask(write_sweep(tmp_path / "both", values, [both]))
+    assert question.verdict.startswith("held in direction: not all")
 
 
 def test_a_claim_is_contradicted_if_one_contrast_is_and_undecided_if_one_is(tmp_path):
