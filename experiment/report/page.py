@@ -93,7 +93,7 @@ def _write(runs: Collection, folder: Path) -> list[Question]:
     for number, question in enumerate(asked, 1):
         blocks += [f"## {number}. {escape(question.text)}", f"**{escape(question.verdict)}**"]
         cells = {s: cell for c in question.contrasts for s, cell in reversed(c.cells.items())}
-        if cells:
+        if any(cells.values()):  # an empty picture says nothing
             blocks.append(picture(dots(cells, question.metric, question.text), f"question-{number}"))
         blocks += _details(question)
     for sweep in runs.sweeps:
