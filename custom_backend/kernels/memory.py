@@ -20,7 +20,7 @@ ALIGNMENT = 64  # one cache line, one AVX-512 register
 
 _free: defaultdict[int, list[npt.NDArray[np.uint8]]] = defaultdict(list)
 _held = 0  # bytes in _free
-_lock = threading.Lock()
+_lock = threading.RLock()  # the garbage collector may end a loan while this thread holds it
 
 
 class _Loan:

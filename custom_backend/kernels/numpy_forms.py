@@ -42,7 +42,13 @@ def conv2d_forward(
     x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
 ) -> tuple[FloatArray, Any]:
     """See `functional.conv.conv2d_forward`."""
-    y = im2col.correlate(x, weight, stride, padding)
+    return convolved(im2col.correlate(x, weight, stride, padding), x, weight, bias, stride, padding)
+
+
+def convolved(
+    y: FloatArray, x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
+) -> tuple[FloatArray, Any]:
+    """Add the bias to the product `y`, and say what backward needs."""
     if bias is not None:
         y += bias.reshape(-1, 1, 1, 1)
     return y, (x, weight, stride, padding, bias is not None)

@@ -25,6 +25,14 @@ def test_memory_returns_to_the_pool_with_its_last_array():
     assert memory.empty((1000, 100), np.float32).ctypes.data == address
 
 
+def test_a_loan_may_end_while_the_pool_is_in_use():
+    memory.release()
+    array = memory.empty((1000, 100), np.float32)
+    with memory._lock:  # as where the garbage collector runs within
+        del array
+    assert memory.held() > 0
+
+
 def test_the_pool_is_bounded(monkeypatch):
     memory.release()
     monkeypatch.setattr(memory, "LIMIT", 1 << 20)
