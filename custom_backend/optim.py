@@ -88,8 +88,9 @@ class Adam:
         rule = AdamRule(self.lr, self.betas, self.eps, self.weight_decay, self.decoupled)
         for name, grad in gradients.items():
             parameter = parameters[name]
-            fresh = {"step": 0, "exp_avg": 0 * parameter, "exp_avg_sq": 0 * parameter}
-            own = self.state.setdefault(name, fresh)
+            if name not in self.state:
+                self.state[name] = {"step": 0, "exp_avg": 0 * parameter, "exp_avg_sq": 0 * parameter}
+            own = self.state[name]
             own["step"] += 1
             adam_step(parameter, grad, own["exp_avg"], own["exp_avg_sq"], own["step"], rule)
 

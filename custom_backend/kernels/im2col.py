@@ -1,8 +1,7 @@
 """Convolution by im2col on the CPU, in blocks of columns that stay in the cache, shared out among threads."""
 
-import functools
 import math
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from custom_backend.array import Pair, columns_of, pair
 from custom_backend.functional.conv import output_size, windows
 from custom_backend.kernels.memory import empty
-from custom_backend.kernels.parallel import split
+from custom_backend.kernels.parallel import PRODUCTS, split, split_sum
 
 FloatArray = npt.NDArray[Any]
 
@@ -42,24 +41,20 @@ def inside(padded: FloatArray, shape: tuple[int, ...], padding: Pair) -> FloatAr
     return padded[:, top : top + height, left : left + width]
 
 
-def blocks(size: Pair, rows: int, batch: int, itemsize: int) -> list[tuple[slice, slice, slice]]:
-    """Cut the columns of a matrix of `rows` rows, one for each pixel and image, into runs that fit the cache.
+def blocks(start: int, stop: int, width: int, batch: int, pixel: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut windows [start, stop), counted row by row, `width` in a row, into rectangles that fit the cache.
 
-    A run is either several whole rows of pixels or a part of one: (rows, columns, where in the matrix).
+    A window needs `pixel` bytes. Yields (rows, columns, where in a matrix of `batch` columns a window).
     """
-    pixels = max(1, CACHE // (rows * batch * itemsize))
-    height, width = size
-    if pixels >= width:
-        step = pixels // width
-        pieces = [(slice(r, min(r + step, height)), slice(0, width)) for r in range(0, height, step)]
-    else:
-        parts = -(-width // pixels)
-        cuts = [width * part // parts for part in range(parts + 1)]
-        pieces = [(slice(r, r + 1), slice(*cut)) for r in range(height) for cut in pairwise(cuts)]
-    return [
-        (r, s, slice((r.start * width + s.start) * batch, ((r.stop - 1) * width + s.stop) * batch))
-        for r, s in pieces
-    ]
+    most = max(1, CACHE // pixel)
+    step = -(-width // -(-width // most))  # what does not hold a row holds an equal part of one
+    while start < stop:
+        row, col = divmod(start, width)
+        whole = min(most, stop - start) // width if col == 0 else 0
+        count = whole * width or min(step, width - col, stop - start)
+        cols = slice(0, width) if whole else slice(col, col + count)
+        yield slice(row, row + max(whole, 1)), cols, slice(start * batch, (start + count) * batch)
+        start += count
 
 
 def _seen(rows: slice, cols: slice, kernel: Pair, stride: Pair) -> list[tuple[slice, slice]]:
@@ -90,34 +85,31 @@ def correlate(x: FloatArray, weight: FloatArray, stride: Pair, padding: Pair) ->
     size = output_size(x.shape[1:3], kernel, stride, padding)
     batch, matrix = x.shape[3], columns_of(weight)
     padded = bordered(x, padding, 0.0)
-    runs = blocks(size, matrix.shape[1], batch, x.itemsize)
     y = empty((outputs, math.prod(size) * batch), x.dtype)
 
     def part(start: int, stop: int) -> None:
-        for rows, cols, run in runs[start:stop]:
+        for rows, cols, run in blocks(start, stop, size[1], batch, matrix.shape[1] * batch * x.itemsize):
             # unnamed, so that the next block lies in the same memory, which the cache still holds
             np.matmul(matrix, _columns(padded, rows, cols, kernel, stride), out=y[:, run])
 
-    split(part, len(runs), matrix.shape[1] * y.shape[1])
+    split(part, math.prod(size), weight.size * y.shape[1] // PRODUCTS)
     return y.reshape(outputs, *size, batch)
 
 
 def weight_gradient(x: FloatArray, grad: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> FloatArray:
     """∂L/∂W of `functional.conv.conv2d_backward`: the threads share the columns and add up at the end."""
-    g, rows_of_matrix, batch = columns_of(grad), x.shape[0] * math.prod(kernel), x.shape[3]
+    g, rows_of_matrix = columns_of(grad), x.shape[0] * math.prod(kernel)
+    _, height, width, batch = grad.shape
     padded = bordered(x, padding, 0.0)
-    runs = blocks(grad.shape[1:3], rows_of_matrix, batch, x.itemsize)
-    partial: dict[int, FloatArray] = {}
 
-    def part(start: int, stop: int) -> None:
+    def part(start: int, stop: int) -> FloatArray:
         total = np.zeros((rows_of_matrix, len(g)), x.dtype)  # the longer side first is faster by a fifth
-        for rows, cols, run in runs[start:stop]:
+        for rows, cols, run in blocks(start, stop, width, batch, rows_of_matrix * batch * x.itemsize):
             total += _columns(padded, rows, cols, kernel, stride) @ g[:, run].T
-        partial[start] = total
+        return total
 
-    split(part, len(runs), rows_of_matrix * g.shape[1])
-    total = functools.reduce(np.add, (partial[start] for start in sorted(partial)))
-    return total.T.reshape(len(g), x.shape[0], *kernel)
+    total = split_sum(part, height * width, rows_of_matrix * g.size // PRODUCTS)
+    return np.ascontiguousarray(total.T).reshape(len(g), x.shape[0], *kernel)
 
 
 def input_gradient(
@@ -134,7 +126,7 @@ def input_gradient(
     def part(start: int, stop: int) -> None:
         padded[start:stop] = 0
         own = columns_of(weight[:, start:stop]).T
-        for rows, cols, run in blocks(size, len(own), batch, grad.itemsize):
+        for rows, cols, run in blocks(0, math.prod(size), size[1], batch, len(own) * batch * grad.itemsize):
             columns = empty((len(own), run.stop - run.start), grad.dtype)
             np.matmul(own, g[:, run], out=columns)
             seen = columns.reshape(stop - start, math.prod(kernel), rows.stop - rows.start, -1, batch)
@@ -142,5 +134,5 @@ def input_gradient(
                 padded[start:stop, r, s] += seen[:, place]
             del columns, seen  # see correlate
 
-    split(part, channels, weight[0].size * g.shape[1])
+    split(part, channels, weight.size * g.shape[1] // PRODUCTS)
     return inside(padded, shape, padding)

@@ -319,19 +319,11 @@ def conv2d_forward(
     x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
 ) -> tuple[FloatArray, Any]:
     """See `functional.conv.conv2d_forward`."""
-    if not winograd.applies(x.shape[3], weight, stride, padding):
-        return numpy_forms.conv2d_forward(x, weight, bias, stride, padding)
-    y = winograd.correlate(x, weight, padding)
-    return numpy_forms.convolved(y, x, weight, bias, stride, padding)
+    return numpy_forms.conv2d_forward(x, weight, bias, stride, padding, winograd)
 
 
 def conv2d_backward(
     saved: Any, grad: FloatArray, need_x: bool = True
 ) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
-    """See `functional.conv.conv2d_backward`; only ∂L/∂x gains by fewer products."""
-    _, weight, stride, padding, _ = saved
-    by_winograd = need_x and winograd.applies(grad.shape[3], weight, stride, padding)
-    grad_x, grad_weight, grad_bias = numpy_forms.conv2d_backward(saved, grad, need_x and not by_winograd)
-    if by_winograd:
-        grad_x = winograd.input_gradient(weight, grad, padding)
-    return grad_x, grad_weight, grad_bias
+    """See `functional.conv.conv2d_backward`."""
+    return numpy_forms.conv2d_backward(saved, grad, need_x, winograd)

@@ -4,18 +4,19 @@ Arithmetic on a mask is ten times as fast as `numpy.where` or a masked copy with
 """
 
 import math
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from custom_backend.array import Pair, column, columns_of, pair
+from custom_backend.array import Pair, column, columns_of
 from custom_backend.functional.conv import output_size, windows
 from custom_backend.functional.normalization import Norm, Normalised
 from custom_backend.kernels import im2col
 from custom_backend.kernels.im2col import bordered, inside
 from custom_backend.kernels.memory import empty, empty_like
-from custom_backend.kernels.parallel import split
+from custom_backend.kernels.parallel import PRODUCTS, split
 
 FloatArray = npt.NDArray[Any]
 
@@ -34,34 +35,33 @@ def matmul(a: FloatArray, b: FloatArray) -> FloatArray:
     def part(start: int, stop: int) -> None:
         np.matmul(a, b[:, start:stop], out=out[:, start:stop])
 
-    split(part, b.shape[1], b.size)
+    split(part, b.shape[1], (a.size // PRODUCTS + len(a)) * b.shape[1])
     return out
 
 
 def conv2d_forward(
-    x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
+    x: FloatArray,
+    weight: FloatArray,
+    bias: FloatArray | None,
+    stride: Pair,
+    padding: Pair,
+    method: ModuleType = im2col,
 ) -> tuple[FloatArray, Any]:
-    """See `functional.conv.conv2d_forward`."""
-    return convolved(im2col.correlate(x, weight, stride, padding), x, weight, bias, stride, padding)
-
-
-def convolved(
-    y: FloatArray, x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
-) -> tuple[FloatArray, Any]:
-    """Add the bias to the product `y`, and say what backward needs."""
+    """See `functional.conv.conv2d_forward`; `method` is where to find the three products."""
+    y: FloatArray = method.correlate(x, weight, stride, padding)
     if bias is not None:
         y += bias.reshape(-1, 1, 1, 1)
     return y, (x, weight, stride, padding, bias is not None)
 
 
 def conv2d_backward(
-    saved: Any, grad: FloatArray, need_x: bool = True
+    saved: Any, grad: FloatArray, need_x: bool = True, method: ModuleType = im2col
 ) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
     """See `functional.conv.conv2d_backward`; a layer without a bias has no gradient of it."""
     x, weight, stride, padding, has_bias = saved
-    grad_weight = im2col.weight_gradient(x, grad, pair(weight.shape[2:]), stride, padding)
+    grad_weight = method.weight_gradient(x, grad, weight.shape[2:], stride, padding)
     grad_bias = columns_of(grad).sum(axis=1) if has_bias else None
-    grad_x = im2col.input_gradient(x.shape, weight, grad, stride, padding) if need_x else None
+    grad_x = method.input_gradient(x.shape, weight, grad, stride, padding) if need_x else None
     return grad_x, grad_weight, grad_bias
 
 

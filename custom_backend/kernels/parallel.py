@@ -7,6 +7,7 @@ matrix products included; meanwhile BLAS keeps to the thread that calls it.
 
 import contextlib
 import functools
+import operator
 import os
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 from threadpoolctl import ThreadpoolController
 
 SMALLEST = 1 << 19  # elements; below, waking a thread costs more than it brings
+PRODUCTS = 16  # multiplications of a matrix product that take as long as an element of anything else
 
 
 @functools.cache
@@ -86,3 +88,14 @@ def split(kernel: Callable[..., None], length: int, elements: int, *arguments: A
         finally:
             for future in futures:
                 future.result()
+
+
+def split_sum(kernel: Callable[[int, int], Any], length: int, elements: int) -> Any:
+    """As `split`, for a kernel that returns an array: the sum of what the shares return, in their order."""
+    parts: dict[int, Any] = {}
+
+    def part(start: int, stop: int) -> None:
+        parts[start] = kernel(start, stop)
+
+    split(part, length, elements)
+    return functools.reduce(operator.add, (parts[start] for start in sorted(parts)))

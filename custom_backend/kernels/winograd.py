@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from custom_backend.array import Pair, matmul
 from custom_backend.functional.conv import output_size
+from custom_backend.kernels import im2col
 from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.im2col import blocks
 from custom_backend.kernels.memory import empty
-from custom_backend.kernels.parallel import split
+from custom_backend.kernels.parallel import PRODUCTS, split, split_sum
 
 FloatArray = npt.NDArray[Any]
 
@@ -33,11 +34,10 @@ G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OF_KERNEL = np.kron(G, G)  # (16, 9): g ↦ G g Gᵀ
 
 
-def applies(batch: int, weight: FloatArray, stride: Pair, padding: Pair) -> bool:
+def applies(channels: int, outputs: int, batch: int, kernel: Pair, stride: Pair, padding: Pair) -> bool:
     """Whether a convolution can be computed so, and is the faster for it."""
-    outputs, inputs, *kernel = weight.shape
-    fits = kernel == [3, 3] and stride == (1, 1) and max(padding) <= 2
-    return fits and min(outputs, inputs) >= FEWEST and batch >= BATCH
+    fits = kernel == (3, 3) and stride == (1, 1) and max(padding) <= 2
+    return fits and min(outputs, channels) >= FEWEST and batch >= BATCH
 
 
 def columns_apart(x: FloatArray, padding: Pair, size: Pair) -> FloatArray:
@@ -120,22 +120,47 @@ def _from_tiles(tiles: FloatArray, top: int, left: int, batch: int, y: FloatArra
                         _combine_three(row[1, own], row[2, own], row[3, own], -one, y[c, h, at : at + batch])
 
 
+@compiled
+def _gradient_to_tiles(grad: FloatArray, top: int, left: int, batch: int, tiles: FloatArray) -> None:
+    """A g Aᵀ for the 2 × 2 tiles g of grad (C, H, W · N) from tile (top, left) on; what sticks out is zero.
+
+    Along each axis A takes (g₀, g₁) to (g₀, g₀ + g₁, g₀ − g₁, −g₁).
+    """
+    one = grad.dtype.type(1)
+    _, _, channels, height, length = tiles.shape
+    begin, end = 2 * left * batch, min(2 * (left * batch + length), grad.shape[2])
+    row, nothing = np.zeros((2, length), grad.dtype), np.zeros(max(length, end - begin), grad.dtype)
+    for c in range(channels):
+        for r in range(height):
+            h = 2 * (top + r)
+            first = grad[c, h, begin:end]
+            second = grad[c, h + 1, begin:end] if h + 1 < grad.shape[1] else nothing
+            pairs = (
+                (first, nothing, one),
+                (first, second, one),
+                (first, second, -one),
+                (nothing, second, -one),
+            )
+            for i, (a, b, sign) in enumerate(pairs):
+                for s in range((end - begin) // batch):
+                    at, own = s * batch, s // 2 * batch
+                    _combine(a[at : at + batch], b[at : at + batch], sign, row[s % 2, own : own + batch])
+                even, odd = row[0], row[1]
+                _combine(even, nothing, one, tiles[i, 0, c, r])
+                _combine(even, odd, one, tiles[i, 1, c, r])
+                _combine(even, odd, -one, tiles[i, 2, c, r])
+                _combine(nothing, odd, -one, tiles[i, 3, c, r])
+
+
 def _runs(array: FloatArray) -> FloatArray:
     """View width and batch as one axis."""
     return array.reshape(*array.shape[:-2], -1)
 
 
-def correlate(x: FloatArray, weight: FloatArray, padding: Pair) -> FloatArray:
-    """The product of `functional.conv.conv2d_forward`, for x (C, H, W, N) and weight (O, C, 3, 3)."""
-    kernels = matmul(OF_KERNEL.astype(weight.dtype), weight.reshape(-1, 9).T)
-    return _filter(x, kernels.reshape(16, *weight.shape[:2]), padding)
-
-
-def input_gradient(weight: FloatArray, grad: FloatArray, padding: Pair) -> FloatArray:
-    """∂L/∂x of `functional.conv.conv2d_backward`: grad correlated with the kernels turned by 180°."""
-    kernels = matmul(OF_KERNEL[:, ::-1].astype(weight.dtype), weight.reshape(-1, 9).T)
-    turned = kernels.reshape(16, *weight.shape[:2]).swapaxes(1, 2)
-    return _filter(grad, turned, (2 - padding[0], 2 - padding[1]))
+def _tiled(x: FloatArray, size: Pair, padding: Pair) -> tuple[Pair, FloatArray]:
+    """How many tiles make `size` outputs, and x behind a border, filled up to whole tiles."""
+    tiles = -(-size[0] // 2), -(-size[1] // 2)
+    return tiles, columns_apart(x, padding, (2 * tiles[0] + 2, 2 * tiles[1] + 2))
 
 
 def _filter(x: FloatArray, kernels: FloatArray, padding: Pair) -> FloatArray:
@@ -145,13 +170,13 @@ def _filter(x: FloatArray, kernels: FloatArray, padding: Pair) -> FloatArray:
     """
     (_, outputs, channels), batch = kernels.shape, x.shape[3]
     size = output_size(x.shape[1:3], (3, 3), (1, 1), padding)
-    tiles = -(-size[0] // 2), -(-size[1] // 2)
-    padded = columns_apart(x, padding, (2 * tiles[0] + 2, 2 * tiles[1] + 2))
-    runs = blocks(tiles, 16 * (channels + outputs), batch, x.itemsize)
+    (height, width), padded = _tiled(x, size, padding)
     y = empty((outputs, *size, batch), x.dtype)
 
     def part(start: int, stop: int) -> None:
-        for rows, cols, _ in runs[start:stop]:
+        for rows, cols, _ in blocks(
+            start, stop, width, batch, 16 * (channels + outputs) * batch * x.itemsize
+        ):
             shape = rows.stop - rows.start, cols.stop - cols.start, batch
             before = empty((4, 4, channels, *shape), x.dtype)
             after = empty((4, 4, outputs, *shape), x.dtype)
@@ -160,5 +185,53 @@ def _filter(x: FloatArray, kernels: FloatArray, padding: Pair) -> FloatArray:
             _from_tiles(_runs(after), rows.start, cols.start, batch, _runs(y))
             del before, after  # so that the next block lies in the same memory, which the cache still holds
 
-    split(part, len(runs), y.size * channels)
+    split(part, height * width, kernels.size * height * width * batch // PRODUCTS)
     return y
+
+
+def correlate(x: FloatArray, weight: FloatArray, stride: Pair, padding: Pair) -> FloatArray:
+    """See `im2col.correlate`."""
+    outputs, channels = weight.shape[:2]
+    if not applies(channels, outputs, x.shape[3], weight.shape[2:], stride, padding):
+        return im2col.correlate(x, weight, stride, padding)
+    kernels = matmul(OF_KERNEL.astype(weight.dtype), weight.reshape(-1, 9).T)
+    return _filter(x, kernels.reshape(16, outputs, channels), padding)
+
+
+def input_gradient(
+    shape: tuple[int, ...], weight: FloatArray, grad: FloatArray, stride: Pair, padding: Pair
+) -> FloatArray:
+    """See `im2col.input_gradient`: grad is correlated with the kernels turned by 180°."""
+    outputs, channels = weight.shape[:2]
+    if not applies(channels, outputs, shape[3], weight.shape[2:], stride, padding):
+        return im2col.input_gradient(shape, weight, grad, stride, padding)
+    kernels = matmul(OF_KERNEL[:, ::-1].astype(weight.dtype), weight.reshape(-1, 9).T)
+    turned = kernels.reshape(16, outputs, channels).swapaxes(1, 2)
+    return _filter(grad, turned, (2 - padding[0], 2 - padding[1]))
+
+
+def weight_gradient(x: FloatArray, grad: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> FloatArray:
+    """See `im2col.weight_gradient`: Gᵀ [Σ (A g Aᵀ) ⊙ (Bᵀ d B)] G, the sum over tiles and images."""
+    channels, outputs, batch = len(x), len(grad), x.shape[3]
+    if not applies(channels, outputs, batch, kernel, stride, padding):
+        return im2col.weight_gradient(x, grad, kernel, stride, padding)
+    grad = np.ascontiguousarray(grad)
+    (height, width), padded = _tiled(x, grad.shape[1:3], padding)
+
+    def part(start: int, stop: int) -> FloatArray:
+        total = np.zeros((16, outputs, channels), x.dtype)
+        for rows, cols, _ in blocks(
+            start, stop, width, batch, 16 * (channels + outputs) * batch * x.itemsize
+        ):
+            shape = rows.stop - rows.start, cols.stop - cols.start, batch
+            before = empty((4, 4, channels, *shape), x.dtype)
+            after = empty((4, 4, outputs, *shape), x.dtype)
+            _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
+            _gradient_to_tiles(_runs(grad), rows.start, cols.start, batch, _runs(after))
+            total += after.reshape(16, outputs, -1) @ before.reshape(16, channels, -1).swapaxes(1, 2)
+            del before, after  # see _filter
+        return total
+
+    total = split_sum(part, height * width, 16 * channels * outputs * height * width * batch // PRODUCTS)
+    gradient: FloatArray = matmul(total.reshape(16, -1).T, OF_KERNEL.astype(x.dtype))
+    return gradient.reshape(outputs, channels, 3, 3)
