@@ -112,13 +112,16 @@ def column(vector: Array) -> Array:
     return namespace(vector).reshape(vector, (-1, 1))
 
 
-def expect(holds: bool, where: str, expected: str, got: object) -> None:
-    """Raise the library's one error for wrong input: ValueError "where: expected …, got …"."""
+def expect(holds: bool, where: object, expected: str, got: object) -> None:
+    """Raise the library's one error for wrong input: ValueError "where: expected …, got …".
+
+    `where` becomes text only then: it is often a layer, whose text takes longer than the check.
+    """
     if not holds:
         raise ValueError(f"{where}: expected {expected}, got {got}")
 
 
-def check_input(where: str, x: Array, layout: str, state: State | None = None) -> None:
+def check_input(where: object, x: Array, layout: str, state: State | None = None) -> None:
     """Check an array at the door of a layer: axes as in `layout`, floating point, one module and device.
 
     Raises:

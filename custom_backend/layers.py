@@ -60,7 +60,7 @@ class _Function(Layer):
     def check(self, x: Array) -> None:
         """Check the input."""
         if self.layout is not None:
-            check_input(str(self), x, self.layout)
+            check_input(self, x, self.layout)
 
     def forward(
         self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
@@ -115,8 +115,8 @@ class Linear(_Weighted):
         self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
     ) -> tuple[Array, Any]:
         """See `linear_forward`."""
-        check_input(str(self), x, FEATURES, state)
-        expect(x.shape[0] == self.inputs, str(self), f"{self.inputs} features", x.shape[0])
+        check_input(self, x, FEATURES, state)
+        expect(x.shape[0] == self.inputs, self, f"{self.inputs} features", x.shape[0])
         return linear.linear_forward(x, state["weight"], state.get("bias"))
 
     def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
@@ -144,8 +144,8 @@ class Conv2d(_Weighted):
         self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
     ) -> tuple[Array, Any]:
         """See `conv2d_forward`."""
-        check_input(str(self), x, IMAGES, state)
-        expect(x.shape[0] == self.inputs, str(self), f"{self.inputs} channels", x.shape[0])
+        check_input(self, x, IMAGES, state)
+        expect(x.shape[0] == self.inputs, self, f"{self.inputs} channels", x.shape[0])
         stride, padding = pair(self.stride), pair(self.padding)
         check_fits(self, x, pair(self.kernel_size), padding)
         return conv.conv2d_forward(x, state["weight"], state.get("bias"), stride, padding)
@@ -176,10 +176,10 @@ class BatchNorm2d(Layer):
 
     def norm(self, state: State, x: Array, training: bool) -> normalization.Norm:
         """Check the input, and choose the statistics; the variance of a single value is no variance."""
-        check_input(str(self), x, IMAGES, state)
-        expect(x.shape[0] == self.features, str(self), f"{self.features} channels", x.shape[0])
+        check_input(self, x, IMAGES, state)
+        expect(x.shape[0] == self.features, self, f"{self.features} channels", x.shape[0])
         several = not training or math.prod(x.shape[1:]) > 1
-        expect(several, str(self), "more than one value per channel when training", f"shape {tuple(x.shape)}")
+        expect(several, self, "more than one value per channel when training", f"shape {tuple(x.shape)}")
         statistics = None if training else (state["running_mean"], state["running_var"])
         return normalization.Norm(state["weight"], state["bias"], self.eps, statistics)
 
@@ -227,8 +227,8 @@ class _Pool(_Function):
         super().check(x)
         kernel, _, padding = self.hyperparameters
         fits = all(2 * p <= k for p, k in zip(padding, kernel, strict=True))
-        expect(fits, str(self), "padding of at most half the kernel", f"{padding} for {kernel}")
-        expect(math.prod(kernel) <= 256, str(self), "a window of at most 256 pixels", math.prod(kernel))
+        expect(fits, self, "padding of at most half the kernel", f"{padding} for {kernel}")
+        expect(math.prod(kernel) <= 256, self, "a window of at most 256 pixels", math.prod(kernel))
         check_fits(self, x, kernel, padding)
 
 
@@ -327,7 +327,7 @@ class Dropout(Layer):
         self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
     ) -> tuple[Array, Any]:
         """See `dropout_forward`; `rng` gives the seed of the mask."""
-        expect(0 <= self.p <= 1, str(self), "a probability p", self.p)
+        expect(0 <= self.p <= 1, self, "a probability p", self.p)
         if not training or self.p == 0:
             return x, None
         if rng is None:
@@ -342,6 +342,4 @@ class Dropout(Layer):
 def check_fits(layer: Layer, x: Array, kernel: Pair, padding: Pair) -> None:
     """Check that the kernel is no larger than the padded image."""
     whole = x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1]
-    expect(
-        kernel[0] <= whole[0] and kernel[1] <= whole[1], str(layer), f"an image of at least {kernel}", whole
-    )
+    expect(kernel[0] <= whole[0] and kernel[1] <= whole[1], layer, f"an image of at least {kernel}", whole)

@@ -191,32 +191,33 @@ class _Engine(nn.Module):
 
     def _require(self, **settings: Any) -> None:  # the only values that the library knows
         for name, value in settings.items():
-            expect(getattr(self, name) == value, str(self), f"{name}={value!r}", repr(getattr(self, name)))
+            expect(getattr(self, name) == value, self, f"{name}={value!r}", repr(getattr(self, name)))
 
 
 def _run(modules: list[_Engine], x: Tensor) -> Tensor:
     """Apply modules of equal `training` one after the other, as one node of torch's graph."""
     layers = [module._layer() for module in modules]
     layer = layers[0] if len(layers) == 1 else cb.Sequential(*layers)
-    pairs = zip(modules, layers, strict=True)
-    entries = [getattr(module, name) for module, own in pairs for name in own.names]
-    for module in modules:
-        _check_device(str(module), module.engine, x, entries)
+    entries: list[Tensor] = []
+    for module, own in zip(modules, layers, strict=True):
+        state = [getattr(module, name) for name in own.names]
+        _check_device(module, module.engine, x, state)
+        entries += state
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
         x = x.float()
     kinds = (torch.float32, torch.float64)
-    expect(x.dtype in kinds, str(modules[0]), "float32 or float64", x.dtype)
+    expect(x.dtype in kinds, modules[0], "float32 or float64", x.dtype)
     training = modules[0].training
     draws = training and any(isinstance(module, nn.Dropout) for module in modules)
     rng = np.random.default_rng(int(torch.randint(2**62, ()))) if draws else None
     return _Network.apply(layer, training, rng, x, *entries)  # type: ignore[no-any-return]
 
 
-def _check_device(where: str, engine: str, x: Tensor, others: Iterable[Tensor]) -> None:
+def _check_device(where: object, engine: str, x: Tensor, others: Iterable[Tensor]) -> None:
     """Check that `engine` can compute on the device of `x`, and that everything else is there too."""
     device = x.device
     at_home = {"auto": ("cpu", "cuda"), "numpy": ("cpu",), "cupy": ("cuda",)}[engine]
-    expect(device.type in at_home, f"{where}, engine {engine}", f"a tensor on {' or '.join(at_home)}", device)
+    expect(device.type in at_home, where, f"a tensor on {' or '.join(at_home)} for engine {engine}", device)
     for other in others:
         expect(other.device == device, where, f"everything on {device}", other.device)
 

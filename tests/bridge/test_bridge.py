@@ -283,7 +283,7 @@ IMAGES = torch.zeros(2, 3, 5, 5)
             lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.double()),
             r"expected weight of float64 like the input, got float32",
         ),
-        (lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.to("meta")), r"expected a tensor on cpu or cuda, got meta"),
+        (lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.to("meta")), r"expected a tensor on cpu or cuda for engine auto, got meta"),
         (lambda nn: nn.Conv2d(3, 4, 3).to("meta")(IMAGES), r"expected everything on cpu, got meta"),
         (
             lambda nn: nn.CrossEntropyLoss()(torch.zeros(2, 3), torch.tensor([0, 3])),
@@ -292,7 +292,7 @@ IMAGES = torch.zeros(2, 3, 5, 5)
         (lambda nn: bridge.namespace("fpga"), r"engine: expected one of auto, numpy, cupy, got 'fpga'"),
         (
             lambda nn: nn.Conv2d(3, 4, 3, engine="cupy")(IMAGES),
-            r"engine cupy: expected a tensor on cuda, got cpu",
+            r"expected a tensor on cuda for engine cupy, got cpu",
         ),
     ],
 )
