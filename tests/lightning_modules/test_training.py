@@ -93,7 +93,7 @@ def test_a_run_leaves_everything(configure: Configure, model: str):
 def test_the_capacity_of_enhanced(configure: Configure):
     results = start(configure("model=enhanced", "trainer=smoke")).results
     # five convolutions at 28, 14, 7, 7 and 3 pixels, two fully connected layers; two operations a product
-    widths, sides, channels, products = (32, 128, 128, 256, 256), (28, 14, 7, 7, 3), 1, 0
+    widths, sides, channels, products = (64, 128, 256, 256, 256), (28, 14, 7, 7, 3), 1, 0
     for width, side in zip(widths, sides, strict=True):
         products += 9 * channels * width * side**2
         channels = width
