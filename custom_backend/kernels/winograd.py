@@ -5,7 +5,8 @@ A tile of 4 × 4 pixels d and a kernel g give 2 × 2 outputs as
     Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A,
 
 where A and B hold nothing but 0, 1 and −1. Over channels and tiles, the product ⊙ is 16 matrix products
-(outputs, inputs) @ (inputs, tiles · batch). ∂L/∂x is such a convolution again.
+(outputs, inputs) @ (inputs, tiles · batch). ∂L/∂x is such a convolution again; ∂L/∂W is the formula read
+backwards, Gᵀ [Σ (A ∂L/∂Y Aᵀ) ⊙ (Bᵀ d B)] G, with products (outputs, tiles · batch) @ (tiles · batch, inputs).
 Winograd: Arithmetic complexity of computations (1980); Lavin, Gray: Fast algorithms for convolutional
 neural networks (2016), F(2 × 2, 3 × 3).
 
@@ -163,6 +164,12 @@ def _tiled(x: FloatArray, size: Pair, padding: Pair) -> tuple[Pair, FloatArray]:
     return tiles, columns_apart(x, padding, (2 * tiles[0] + 2, 2 * tiles[1] + 2))
 
 
+def _room(channels: int, rows: slice, cols: slice, like: FloatArray) -> FloatArray:
+    """Where transformed tiles go."""
+    shape = rows.stop - rows.start, cols.stop - cols.start, like.shape[3]
+    return empty((4, 4, channels, *shape), like.dtype)
+
+
 def _filter(x: FloatArray, kernels: FloatArray, padding: Pair) -> FloatArray:
     """Correlate x (C, H, W, N) with transformed kernels (16, O, C) to (O, H', W', N).
 
@@ -171,15 +178,11 @@ def _filter(x: FloatArray, kernels: FloatArray, padding: Pair) -> FloatArray:
     (_, outputs, channels), batch = kernels.shape, x.shape[3]
     size = output_size(x.shape[1:3], (3, 3), (1, 1), padding)
     (height, width), padded = _tiled(x, size, padding)
-    y = empty((outputs, *size, batch), x.dtype)
+    y, tile = empty((outputs, *size, batch), x.dtype), 16 * (channels + outputs) * batch * x.itemsize
 
     def part(start: int, stop: int) -> None:
-        for rows, cols, _ in blocks(
-            start, stop, width, batch, 16 * (channels + outputs) * batch * x.itemsize
-        ):
-            shape = rows.stop - rows.start, cols.stop - cols.start, batch
-            before = empty((4, 4, channels, *shape), x.dtype)
-            after = empty((4, 4, outputs, *shape), x.dtype)
+        for rows, cols, _ in blocks(start, stop, width, batch, tile):
+            before, after = _room(channels, rows, cols, x), _room(outputs, rows, cols, x)
             _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
             np.matmul(kernels, before.reshape(16, channels, -1), out=after.reshape(16, outputs, -1))
             _from_tiles(_runs(after), rows.start, cols.start, batch, _runs(y))
@@ -217,15 +220,12 @@ def weight_gradient(x: FloatArray, grad: FloatArray, kernel: Pair, stride: Pair,
         return im2col.weight_gradient(x, grad, kernel, stride, padding)
     grad = np.ascontiguousarray(grad)
     (height, width), padded = _tiled(x, grad.shape[1:3], padding)
+    tile = 16 * (channels + outputs) * batch * x.itemsize
 
     def part(start: int, stop: int) -> FloatArray:
         total = np.zeros((16, outputs, channels), x.dtype)
-        for rows, cols, _ in blocks(
-            start, stop, width, batch, 16 * (channels + outputs) * batch * x.itemsize
-        ):
-            shape = rows.stop - rows.start, cols.stop - cols.start, batch
-            before = empty((4, 4, channels, *shape), x.dtype)
-            after = empty((4, 4, outputs, *shape), x.dtype)
+        for rows, cols, _ in blocks(start, stop, width, batch, tile):
+            before, after = _room(channels, rows, cols, x), _room(outputs, rows, cols, x)
             _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
             _gradient_to_tiles(_runs(grad), rows.start, cols.start, batch, _runs(after))
             total += after.reshape(16, outputs, -1) @ before.reshape(16, channels, -1).swapaxes(1, 2)

@@ -283,7 +283,10 @@ IMAGES = torch.zeros(2, 3, 5, 5)
             lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.double()),
             r"expected weight of float64 like the input, got float32",
         ),
-        (lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.to("meta")), r"expected a tensor on cpu or cuda for engine auto, got meta"),
+        (
+            lambda nn: nn.Conv2d(3, 4, 3)(IMAGES.to("meta")),
+            r"expected a tensor on cpu or cuda for engine auto, got meta",
+        ),
         (lambda nn: nn.Conv2d(3, 4, 3).to("meta")(IMAGES), r"expected everything on cpu, got meta"),
         (
             lambda nn: nn.CrossEntropyLoss()(torch.zeros(2, 3), torch.tensor([0, 3])),
