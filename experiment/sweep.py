@@ -124,7 +124,7 @@ class Sweep:
         self.jobs = [job for job in jobs if unique.setdefault(job.digest, job) is job]
         self._begun = time.monotonic()
         self._git = git_state()
-        self._unreported: list[Job] = []
+        self._unreported: dict[Job, str | None] = {}  # with the time at which an earlier session ended it
         self._worked = 0.0  # seconds of the jobs that ended in this session
 
     def lay_out(self) -> list[Job]:
@@ -152,7 +152,7 @@ class Sweep:
             },
         )
         todo = [job for job in self.jobs if job.lay_out()]
-        self._unreported = list(todo)
+        self._unreported = {job: job.run.provenance.get("end") for job in todo}
         return todo
 
     def plan(self) -> str:
@@ -207,9 +207,9 @@ class Sweep:
             self._look()
 
     def _look(self) -> None:
-        for job in list(self._unreported):
-            if job.run.status in ENDED:
-                self._unreported.remove(job)
+        for job, before in list(self._unreported.items()):
+            if job.run.status in ENDED and job.run.provenance["end"] != before:
+                del self._unreported[job]
                 self._worked += job.run.results.get("seconds", 0.0)
                 left = len(self._unreported)
                 line = f"[{len(self.jobs) - left}/{len(self.jobs)}] {job.label}  {outcome(job.run)}"

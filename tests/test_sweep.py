@@ -118,7 +118,7 @@ def test_fail_fast_starts_nothing_after_a_failure(tmp_path):
 
 def test_ctrl_c_ends_with_a_summary_and_the_command_that_resumes(tmp_path):
     arguments = [*SMALL, "seed=0,1"]
-    process = start(*arguments, "trainer.max_epochs=300", cwd=tmp_path)
+    process = start(*arguments, "trainer.max_epochs=40", cwd=tmp_path)
     wait_for(lambda: any((run.folder / "metrics.csv").exists() for run in runs(tmp_path).values()))
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
@@ -127,6 +127,10 @@ def test_ctrl_c_ends_with_a_summary_and_the_command_that_resumes(tmp_path):
     assert "1 interrupted, 1 pending" in output
     assert "continue with: python train.py -m 'model.widths=[4,8]'" in output
     assert "sweep.name=s" in output
+    code, output, errors = sweep(*arguments, "trainer.max_epochs=40", cwd=tmp_path)
+    assert code == 0, errors
+    assert "INTERRUPTED" not in output  # that is how it ended before
+    assert [line[:5] for line in output.splitlines()[:2] if "test" in line] == ["[1/2]", "[2/2]"]
 
 
 def test_the_configuration_is_fixed_when_the_sweep_starts(tmp_path):
