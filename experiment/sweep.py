@@ -208,7 +208,8 @@ class Sweep:
 
     def _look(self) -> None:
         for job, before in list(self._unreported.items()):
-            if job.run.status in ENDED and job.run.provenance["end"] != before:
+            noted = job.run.provenance
+            if noted.get("status") in ENDED and noted["end"] != before:
                 del self._unreported[job]
                 self._worked += job.run.results.get("seconds", 0.0)
                 left = len(self._unreported)

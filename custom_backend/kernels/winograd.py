@@ -130,7 +130,8 @@ def _gradient_to_tiles(grad: FloatArray, top: int, left: int, batch: int, tiles:
     one = grad.dtype.type(1)
     _, _, channels, height, length = tiles.shape
     begin, end = 2 * left * batch, min(2 * (left * batch + length), grad.shape[2])
-    row, nothing = np.zeros((2, length), grad.dtype), np.zeros(max(length, end - begin), grad.dtype)
+    row, nothing = np.zeros((2, length), grad.dtype), np.zeros(2 * length, grad.dtype)
+    even, odd = row[0], row[1]
     for c in range(channels):
         for r in range(height):
             h = 2 * (top + r)
@@ -146,7 +147,6 @@ def _gradient_to_tiles(grad: FloatArray, top: int, left: int, batch: int, tiles:
                 for s in range((end - begin) // batch):
                     at, own = s * batch, s // 2 * batch
                     _combine(a[at : at + batch], b[at : at + batch], sign, row[s % 2, own : own + batch])
-                even, odd = row[0], row[1]
                 _combine(even, nothing, one, tiles[i, 0, c, r])
                 _combine(even, odd, one, tiles[i, 1, c, r])
                 _combine(even, odd, -one, tiles[i, 2, c, r])
