@@ -12,11 +12,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiment.command_line import check, door, stop
+from experiment.config import choices, run_config
 from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Run
 from experiment.schema import problems
-from experiment.sweep import choices, enter, outcome, run_config
+from experiment.sweep import outcome
+from experiment.worker import claim_job
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ def train_alone(composed: DictConfig, hydra_config: DictConfig) -> float | None:
 
 def train_in_sweep(composed: DictConfig, hydra_config: DictConfig) -> float | None:
     """Train one job of a sweep; its log goes to its folder only."""
-    run = enter(composed, hydra_config)
+    run = claim_job(composed, hydra_config)
     if run is None or run.status == "finished":
         return run.results.get("monitored") if run else None
     for handler in logging.getLogger().handlers:

@@ -13,32 +13,25 @@
 
 import csv
 import fcntl
-import hashlib
 import itertools
 import json
 import logging
 import os
-import platform
-import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from experiment.errors import UserError
+from experiment.provenance import environment, git_state, now
 from experiment.results import summary
 
 FORMAT_VERSION = 1
 """Of ``provenance.json`` and ``results.json``; raised when a key changes its meaning."""
 
-PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 FOLDER_VARIABLE = "EXPERIMENT_RUN_FOLDER"
 """Tells the processes that one run starts on its other devices which folder is theirs."""
@@ -108,11 +101,7 @@ class Run:
             return
         self.record(
             status="running",
-            command=command(),
-            git=git_state(),
-            packages={name: metadata.version(name) for name in PACKAGES},
-            python=platform.python_version(),
-            hardware=_hardware(),
+            **environment(),
             seed=self.config.seed,
             start=now(),
         )
@@ -263,45 +252,3 @@ def write_atomically(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def command() -> str:
-    """The command line of this process."""
-    return shlex.join([Path(sys.executable).name, *sys.argv])
-
-
-def now() -> str:
-    """The time as ISO 8601 with its zone, to the second."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit of the code and what differs from it; ``None`` outside a git checkout."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain").splitlines()
-        digest = hashlib.sha256(git("diff", "HEAD").encode()).hexdigest() if changed else None
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit, "changed_files": changed, "diff_sha256": digest}
-
-
-def _hardware() -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if "model name" in line
-        ]
-        processor = names[0] if names else processor
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"platform": platform.platform(), "processor": processor, "cores": cores, "host": platform.node()}

@@ -19,8 +19,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiment.command_line import stop
+from experiment.config import choices, run_config
 from experiment.errors import UserError
-from experiment.sweep import Job, Sweep, choices, problems_in_sweep, run_config
+from experiment.sweep import Job, Sweep, problems_in_sweep
 
 ROOT = str(Path(__file__).parents[1])
 
