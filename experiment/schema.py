@@ -6,13 +6,18 @@ and :func:`problems` holds a composed configuration against the table before tor
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiment import metrics
+from experiment.errors import UserError
+
 NAMESPACES = (
+    "experiment.metrics",
     "lightning_modules",
     "lightning.pytorch.callbacks",
     "lightning.pytorch.loggers",
@@ -164,10 +169,12 @@ KNOBS: dict[str, Knob] = {
     "trainer.limit_test_batches": Knob("int", "test on so many batches", "[1, inf)", optional=True),
     # callbacks
     "callbacks.checkpoint.monitor": Knob(
-        "str", "what the best epoch is best in", choices=("val_acc", "val_loss")
+        "str", "what the best epoch is best in: val_loss, or val_ with one of the metrics of metrics=…"
     ),
-    "callbacks.early_stopping.monitor": Knob("str", "what must improve", choices=("val_acc", "val_loss")),
-    "callbacks.early_stopping.mode": Knob("str", "which way is better", choices=("max", "min")),
+    "callbacks.early_stopping.monitor": Knob("str", "what must improve, as of callbacks.checkpoint.monitor"),
+    "callbacks.early_stopping.mode": Knob(
+        "str", "which way is better; null = that of the metric", choices=("max", "min"), optional=True
+    ),
     "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),
 }
 
@@ -199,7 +206,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def is_allowed_target(name: str) -> bool:
     """Whether a dotted name lies inside one of :data:`NAMESPACES`."""
-    return name.startswith(tuple(f"{package}." for package in NAMESPACES))
+    trusted = filter(None, os.environ.get("TRUSTED_PACKAGES", "").split(","))
+    return name.startswith(tuple(f"{package.strip()}." for package in (*NAMESPACES, *trusted)))
 
 
 def problem(key: str, value: object, default: object = None) -> str | None:
@@ -227,4 +235,21 @@ def problem(key: str, value: object, default: object = None) -> str | None:
 
 def problems(config: DictConfig) -> list[str]:
     """Everything that is wrong with the values of a composed configuration, one line each."""
-    return [line for key, value in flatten(config).items() if (line := problem(key, value)) is not None]
+    wrong = [line for key, value in flatten(config).items() if (line := problem(key, value)) is not None]
+    if wrong:
+        return wrong
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    try:
+        return metrics.monitor_problems(plain["callbacks"], chosen_metrics(config))
+    except UserError as mistake:
+        return [str(mistake)]
+
+
+def chosen_metrics(config: DictConfig) -> dict[str, metrics.Metric]:
+    """Key → row of the metrics of a run.
+
+    Raises:
+        UserError: see :func:`experiment.metrics.chosen`.
+    """
+    node: Any = OmegaConf.to_container(config.metrics, resolve=True) if "metrics" in config else None
+    return metrics.chosen(node, is_allowed_target)

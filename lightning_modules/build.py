@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiment.errors import UserError
+from experiment.metrics import row as metric_row
 from experiment.run import Run
-from experiment.schema import NAMESPACES, is_allowed_target
+from experiment.schema import NAMESPACES, chosen_metrics, is_allowed_target
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
 from lightning_modules.callbacks import Interruption
@@ -100,6 +101,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         classes=data.classes,
         mean=data.mean,
         std=data.std,
+        metrics=chosen_metrics(config).values(),
+        weighs_batches_alike="metrics" not in config,  # a run of version 0.1
     )
 
 
@@ -113,7 +116,7 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     """
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
-    callbacks: list[Callback] = [instantiate(node) for node in config.callbacks.values() if node]
+    callbacks: list[Callback] = [_callback(node) for node in config.callbacks.values() if node]
     callbacks.append(Interruption())
     shows_progress = sys.stderr.isatty() and not swept(Run(folder))  # a sweep prints a line a job
     if shows_progress:
@@ -141,6 +144,15 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         raise UserError(
             f"this trainer cannot work here: {reason} Set trainer=cpu or other devices"
         ) from reason
+
+
+def _callback(node: DictConfig) -> Callback:
+    """A callback; of one that monitors a metric, ``mode: null`` is the way in which the metric is better."""
+    mode = {}
+    if node.get("monitor") and "mode" in node and node.mode is None:
+        mode["mode"] = "max" if metric_row(node.monitor).sign > 0 else "min"
+    callback: Callback = instantiate(node, **mode)
+    return callback
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:
