@@ -8,6 +8,7 @@ readable. Class names are drawn literally (a `$` starts no formula) and cut with
 import math
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 
@@ -63,7 +64,7 @@ def training_curves(rows: Sequence[Row], title: str, subtitle: str, metric: str 
     for name in names:
         column, choose = f"val_{name}", min if metric_row(name).better == "lower" else max
         if finite := [row for row in rows if math.isfinite(_value(row, column))]:
-            best = choose(finite, key=lambda row, column=column: _value(row, column))
+            best = choose(finite, key=partial(_value, key=column))
     for left, name in zip((0.6, 4.6), names, strict=False):
         known = metric_row(name)
         scale, heading = known.factor, units.name(name)

@@ -15,28 +15,28 @@ from experiment.metrics.table import TABLE, Metric
 Node = Mapping[str, Any] | None
 
 
-def chosen(node: Node, is_allowed: Callable[[str], bool]) -> dict[str, Metric]:
+def chosen(node: Node, refusal: Callable[[str], str | None]) -> dict[str, Metric]:
     """Key → row of the metrics of a configuration's ``metrics`` node, the options of each bound.
 
     A run of before there was a choice has none: its metric is accuracy.
 
     Args:
         node: key → ``_target_``, the dotted name of a metric, and options of its function.
-        is_allowed: whether a dotted name may be imported.
+        refusal: why a dotted name may not be imported; None if it may.
 
     Raises:
         UserError: for a name that is not allowed, does not exist or is no metric, or has other options.
     """
     if node is None:
         return {acc.key: acc}
-    return {str(name): _row(str(name), dict(spec), is_allowed) for name, spec in node.items() if spec}
+    return {str(name): _row(str(name), dict(spec), refusal) for name, spec in node.items() if spec}
 
 
-def _row(name: str, options: dict[str, Any], is_allowed: Callable[[str], bool]) -> Metric:
+def _row(name: str, options: dict[str, Any], refusal: Callable[[str], str | None]) -> Metric:
     target = str(options.pop("_target_", ""))
     where = f"metrics.{name}._target_={target}"
-    if not is_allowed(target):
-        raise UserError(f"{where}: is not in a package that may be used")
+    if reason := refusal(target):
+        raise UserError(f"{where}: {reason}")
     module, _, attribute = target.rpartition(".")
     try:
         row = getattr(import_module(module), attribute)

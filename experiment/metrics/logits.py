@@ -24,11 +24,11 @@ def centred(logits: Logits) -> Logits:
     return centred
 
 
-def log_probabilities(logits: Logits) -> NDArray[np.float64]:
+def log_probabilities(logits: Logits) -> Logits:
     """(N, K) logarithms of softmax, in float64; NaN in a row that holds NaN."""
     shifted = centred(logits.astype(np.float64))
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
+    logarithms: Logits = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logarithms
 
 
 def confusion(logits: Logits, labels: Labels) -> NDArray[np.int64]:
@@ -43,4 +43,6 @@ def recalls(logits: Logits, labels: Labels) -> NDArray[np.float64]:
     classes = logits.shape[1]
     total = np.bincount(labels, minlength=classes)
     right = np.bincount(labels[predicted(logits) == labels], minlength=classes)
-    return np.divide(right, total, out=np.full(classes, np.nan), where=total > 0)
+    found = np.full(classes, np.nan)
+    np.divide(right, total, out=found, where=total > 0)
+    return found
