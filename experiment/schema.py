@@ -166,6 +166,7 @@ KNOBS: dict[str, Knob] = {
     "callbacks.checkpoint.monitor": Knob(
         "str", "what the best epoch is best in", choices=("val_acc", "val_loss")
     ),
+    "callbacks.interruption.requeue": Knob("bool", "hand a Slurm job back when a signal ended its run"),
     "callbacks.early_stopping.monitor": Knob("str", "what must improve", choices=("val_acc", "val_loss")),
     "callbacks.early_stopping.mode": Knob("str", "which way is better", choices=("max", "min")),
     "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),
