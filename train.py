@@ -56,7 +56,7 @@ def train_alone(composed: DictConfig, hydra_config: DictConfig) -> float | None:
 
     try:
         return train(run.config, run)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         log.info(f"continue with: python train.py resume={run.folder}")
         raise
 
