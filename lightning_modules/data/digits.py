@@ -1,7 +1,7 @@
 """The 5,000 digits that come with the package: the first 500 of each class of MNIST's training images.
 
-``python -m lightning_modules.data.digits RAW_FOLDER`` cuts ``digits.npz`` anew from the unpacked files of MNIST
-(LeCun et al. 1998).
+``python -m lightning_modules.data.digits RAW_FOLDER`` cuts ``digits.npz`` anew from the unpacked files of
+MNIST (LeCun et al. 1998).
 """
 
 import sys
