@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiment.errors import UserError
 from experiment.provenance import environment, git_state, now
 from experiment.results import summary
+from experiment.schema import problems
 
 FORMAT_VERSION = 1
 """Of ``provenance.json`` and ``results.json``; raised when a key changes its meaning."""
@@ -111,7 +112,7 @@ class Run:
         """The run in an existing folder.
 
         Raises:
-            UserError: if ``folder`` is not a run folder.
+            UserError: if ``folder`` is not a run folder or its configuration has values that are not allowed.
         """
         missing = [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]
         if missing:
@@ -119,7 +120,10 @@ class Run:
             known = sorted(path.parent.name for path in folder.parent.glob("*/provenance.json"))[-5:]
             hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
             raise UserError(f"{folder} is not a run folder: it {what}.{hint}")
-        return cls(folder.resolve())
+        run = cls(folder.resolve())
+        if wrong := problems(run.config):  # the folder may come from a stranger
+            raise UserError("\n       ".join([f"{folder / 'config.yaml'} cannot be used:", *wrong]))
+        return run
 
     @property
     def config(self) -> DictConfig:

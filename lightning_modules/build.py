@@ -18,7 +18,7 @@ from torch import nn
 
 from experiment.errors import UserError
 from experiment.run import Run
-from experiment.schema import NAMESPACES, is_allowed_target
+from experiment.schema import refusal
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
 from lightning_modules.callbacks import Interruption
@@ -31,21 +31,14 @@ def instantiate(node: DictConfig, *args: Any, **extra: Any) -> Any:
     """Call ``node._target_`` with ``args``, the other keys of ``node`` and ``extra``.
 
     Raises:
-        UserError: if the target lies outside :data:`NAMESPACES`, does not exist or does not take these keys.
+        UserError: if the target is refused (see :func:`refusal`) or does not take these keys.
     """
     options = {str(key): value for key, value in _plain(node).items()}
     name = str(options.pop("_target_"))
     module, _, attribute = name.rpartition(".")
-    if not is_allowed_target(name):
-        raise UserError(f"_target_={name}: only names from {', '.join(NAMESPACES)} are allowed")
-    try:
-        target: Callable[..., Any] = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as missing:
-        raise UserError(f"_target_={name}: there is no such thing ({missing})") from missing
-    # a module also holds what it imports: the thing itself must come from an allowed package
-    is_callable = inspect.isclass(target) or inspect.isfunction(target)
-    if not is_callable or not is_allowed_target(f"{target.__module__}.{attribute}"):
-        raise UserError(f"_target_={name}: is not a class or function of {', '.join(NAMESPACES)}")
+    if reason := refusal(name):
+        raise UserError(f"_target_={name}: {reason}")
+    target: Callable[..., Any] = getattr(import_module(module), attribute)
     try:
         inspect.signature(target).bind(*args, **options, **extra)
     except TypeError as mismatch:
@@ -113,7 +106,14 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     """
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
-    callbacks: list[Callback] = [instantiate(node) for node in config.callbacks.values() if node]
+    callbacks: list[Callback] = [
+        # a callback that writes elsewhere than into the run folder would lose its files when the run moves
+        instantiate(
+            OmegaConf.merge(node, {"dirpath": str(folder / node.dirpath)}) if "dirpath" in node else node
+        )
+        for node in config.callbacks.values()
+        if node
+    ]
     callbacks.append(Interruption())
     shows_progress = sys.stderr.isatty() and not swept(Run(folder))  # a sweep prints a line a job
     if shows_progress:
