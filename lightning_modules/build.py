@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from omegaconf import DictConfig, OmegaConf
@@ -23,7 +23,7 @@ from experiment.run import Run
 from experiment.schema import refusal
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
-from lightning_modules.callbacks import Interruption
+from lightning_modules.callbacks import Interruption, Progress
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
@@ -115,9 +115,10 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     callbacks: list[Callback] = [instantiate(node) for node in nodes]
     if not any(isinstance(callback, Interruption) for callback in callbacks):
         callbacks.append(Interruption())
-    shows_progress = sys.stderr.isatty() and not swept(Run(folder))  # a sweep prints a line a job
-    if shows_progress:
-        callbacks.append(TQDMProgressBar(leave=False))
+    shows_progress = any(isinstance(callback, ProgressBar) for callback in callbacks)  # one of the user's
+    if sys.stderr.isatty() and not shows_progress and not swept(Run(folder)):  # a sweep prints a line a job
+        callbacks.insert(0, Progress())  # its line is gone before the others print
+        shows_progress = True
     loggers: list[Logger] = [
         instantiate(
             node, save_dir=str(folder), **({"purge_step": purge_step} if name == "tensorboard" else {})
