@@ -29,6 +29,7 @@ def digest(config: DictConfig) -> str:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for key in ("name", "output_dir", "resume"):
         del plain[key]
+    plain.pop("metrics", None)  # they are asked of a result: no other training for another question
     del plain["data"]["download"]
     plain["callbacks"].pop("interruption", None)
     if plain["data"]["dataset"] != "image_folder":  # a data set with a name is the same wherever it lies
