@@ -2,6 +2,8 @@
 
 import errno
 import io
+import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_png
 
 from experiment.errors import UserError
 from lightning_modules.data.image_files import formats, printable
@@ -213,15 +214,24 @@ def _has_16_bits(image: Image.Image) -> bool:
     return any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
 
 
+def _turn_bytes(arguments: Any) -> Any:
+    """The arguments of a decoder with the two bytes of 16 bits in the other order: little, big, native."""
+    if isinstance(arguments, tuple):
+        return tuple(_turn_bytes(each) if isinstance(each, str) else each for each in arguments)
+    other = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+    return re.sub(";16([LBN])$", lambda order: f";16{other[order[1]]}", arguments)
+
+
 def _wide_planes(image: Image.Image, content: bytes, channels: int) -> list[Image.Image]:
     """Planes in mode F of an image with more than 8 bits, as many as ``channels``."""
-    if image.mode != "RGB":
-        values = np.asarray(image).astype(np.float32)[None]
-    elif image.format == "PNG":
-        encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        values = decode_png(encoded, ImageReadMode.RGB).numpy().astype(np.float32)
+    if image.mode == "RGB":
+        # Pillow keeps one byte of two, which one depends on their order: with the order turned, the other
+        with Image.open(io.BytesIO(content), formats=formats()) as turned:
+            turned.tile = [tile._replace(args=_turn_bytes(tile.args)) for tile in turned.tile]
+            low = np.asarray(turned, np.float32)
+        values = np.moveaxis(256 * np.asarray(image, np.float32) + low, -1, 0)
     else:
-        raise ValueError(f"16-bit colour in a {image.format}; a PNG would do")
+        values = np.asarray(image).astype(np.float32)[None]
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite")
     if channels == 1 and len(values) == 3:

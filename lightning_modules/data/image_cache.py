@@ -59,6 +59,9 @@ class ImageCache:
             return None
         try:
             facts = self._read_facts()
+            if facts["pixel_range"]:
+                low, high = facts["pixel_range"]
+                facts["pixel_range"] = float(low), float(high)
             return facts, _map(self.folder / Path(facts["images"]).name, tuple(facts["shape"]))
         except UserError:
             raise

@@ -88,6 +88,11 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+def readable_suffixes() -> frozenset[str]:
+    """Those of :func:`formats`."""
+    return frozenset(suffix for name in formats() for suffix in FORMATS[name])
+
+
 def printable(name: str) -> str:
     r"""A name of the file system as text: bytes that are not UTF-8 become ``\x82`` and the like."""
     return os.fsencode(name).decode(errors="backslashreplace")
@@ -168,6 +173,7 @@ def _formats_and(skipped: Counter[str]) -> str:
 
 
 def _scan(path: str, skipped: Counter[str], above: tuple[str, ...] = ()) -> _Folder:
+    suffixes = readable_suffixes()
     real = os.path.realpath(path)
     if real in above:
         raise UserError(f"{path} is a link to a folder that contains it: remove the link")
@@ -182,7 +188,7 @@ def _scan(path: str, skipped: Counter[str], above: tuple[str, ...] = ()) -> _Fol
             _add(folder, entry.name, _scan(entry.path, skipped, (*above, real)))
         elif kind := _kind_of_special(entry):
             skipped[kind] += 1
-        elif suffix not in _suffixes():
+        elif suffix not in suffixes:
             skipped[printable(suffix) or "without suffix"] += 1
         else:
             folder.images.append(_file(entry))
@@ -201,11 +207,6 @@ def _add(folder: _Folder, raw_name: str, inner: _Folder) -> None:
     together.images += inner.images
     for deeper, content in inner.folders.items():
         _add(together, deeper, content)
-
-
-@functools.cache
-def _suffixes() -> frozenset[str]:
-    return frozenset(suffix for name in formats() for suffix in FORMATS[name])
 
 
 def _kind_of_special(entry: os.DirEntry[str]) -> str:
@@ -267,14 +268,14 @@ def _parts(root: _Folder) -> dict[str, _Folder]:
     classes = set().union(*(nested[name] for names in structured.values() for name in names))
     others = [name for name in root.filled if not any(name in names for names in structured.values())]
     alike = [name for name in others if nested[name] & classes]
-    if len(structured) == 1 and others and not alike:
+    flat = [name for names in named.values() for name in names if len(nested[name]) < 2]
+    if len(structured) == 1 and others and not (alike or flat):
         return {}  # a class called train, which has folders inside
     if twice := next((names for names in structured.values() if len(names) > 1), None):
         raise UserError(
             f"{root.path}: {' and '.join(f'{name}/' for name in twice)} both look like the same part of a "
             "data set: rename one to train/, val/ or test/, or move it away"
         )
-    flat = [name for names in named.values() for name in names if len(nested[name]) < 2]
     if alike or flat:
         why = "holds classes as well" if alike else "holds images, but no class folders"
         raise UserError(

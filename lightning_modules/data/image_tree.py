@@ -137,15 +137,17 @@ def read_tree(
     stamp, started = found.stamp(), time.time_ns()
     # what changes within one tick of the clock would go unnoticed: such files are read again next time
     is_settled = all(max(file.modified, file.changed) < started - JUST_NOW for file in found.files)
-    if (before := stored.read()) and before[0]["recipe"] == recipe:
-        facts, images = before
-        if facts["stamp"] == stamp or facts["content"] == found.content():
-            known = image_set(images, facts["pixel_range"] and tuple(facts["pixel_range"]))
-            if known.fingerprint == facts["fingerprint"]:
-                if is_settled and facts["stamp"] != stamp:
-                    stored.write_facts(facts | {"stamp": stamp})
-                return known
-            stored.warn_of_damage("wrong pixels")
+    facts, images = stored.read() or ({}, None)
+    is_same = facts.get("recipe") == recipe and (
+        facts["stamp"] == stamp or facts["content"] == found.content()
+    )
+    if images is not None and is_same:
+        known = image_set(images, facts["pixel_range"])
+        if known.fingerprint == facts["fingerprint"]:
+            if is_settled and facts["stamp"] != stamp:
+                stored.write_facts(facts | {"stamp": stamp})
+            return known
+        stored.warn_of_damage("wrong pixels")
     path, images, pixel_range, content = _decode(found, stored, image_size, channels, background)
     fresh = image_set(images, pixel_range)
     if path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from experiment.errors import UserError
 
 CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def memory_limit() -> int:
@@ -38,7 +39,7 @@ def require_memory(needed: int, what: str) -> None:
 def _cgroup_limits() -> Iterator[int]:
     """The limit of each group that this process is in, and of each that contains it."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
         return
     for line in lines:
