@@ -162,6 +162,15 @@ KNOBS: dict[str, Knob] = {
     "data.image_size": _positive("int", "resize a folder's images to this many pixels a side", optional=True),
     "data.channels": Knob("int", "channels of a folder's images: 1, 3 or 4", "[1, 4]", optional=True),
     "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
+    "data.background": Knob("str", "colour behind transparent images", choices=("white", "black", "grey")),
+    "data.cache": Knob(
+        "str", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
+    ),
+    "data.on_leak": Knob(
+        "str",
+        "a test image is also a training image, or one image has two classes: warn, stop, or leave it out",
+        choices=("warn", "error", "drop"),
+    ),
     # optimizer
     "optimizer.lr": Knob("float", "learning rate", "(0, inf)"),
     "optimizer.weight_decay": Knob("float", "weight decay", "[0, inf)"),

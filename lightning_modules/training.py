@@ -208,7 +208,7 @@ def _check_data(run: Run, data: ImageDataModule) -> None:
 
 
 def _record_data(run: Run, data: ImageDataModule) -> None:
-    facts = {"dataset": data.dataset, "fingerprint": data.fingerprint, "sizes": data.sizes}
+    facts = {"dataset": data.dataset, "fingerprint": data.fingerprint, "sizes": data.sizes, **data.notes}
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     run.record(data=facts, gpus=devices, threads=torch.get_num_threads())
 
