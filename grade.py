@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from exercises._mistakes import EXERCISES, Exercise, Mistake, Task
+from exercises._tasks import EXERCISES, MISTAKES, Case, Exercise, Task
 
 try:
     import resource
@@ -60,11 +60,13 @@ def blame(error: BaseException, module: ModuleType) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.msg} (line {error.lineno}: {(error.text or '').strip()})"
     said = textwrap.shorten(f"{type(error).__name__}: {error}".removesuffix(": "), 200, placeholder=" …")
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module.__file__]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module.__file__
+    ]
     return f"{said} (line {frames[-1].lineno}: {frames[-1].line})" if frames else said
 
 
-def call(module: ModuleType, task: Task, arguments: Mapping[str, Any]) -> Any:
+def call(module: ModuleType, task: Task, arguments: Case) -> Any:
     """What the student's function returns for copies of the arguments.
 
     Raises:
@@ -107,7 +109,7 @@ def parts(task: Task, value: Any) -> list[Any]:
     return [np.asarray(part) for part in (value if len(task.results) > 1 else (value,))]
 
 
-def answer(module: ModuleType, task: Task, arguments: Mapping[str, Any], dtype: type = float) -> list[Any]:
+def answer(module: ModuleType, task: Task, arguments: Case, dtype: type = float) -> list[Any]:
     """The results of the student's function, each an array of that dtype, or a number.
 
     Raises:
@@ -126,7 +128,9 @@ def answer(module: ModuleType, task: Task, arguments: Mapping[str, Any], dtype: 
             raise Wrong(f"{result} is of dtype {got.dtype}: for arguments of {wanted} it must be {wanted}")
         if not isinstance(got, np.ndarray) and task.results[result]:
             raise Wrong(f"{name} must return an array ({result}); it returns {said}")
-        if not task.results[result] and not (np.ndim(got) == 0 and isinstance(np.asarray(got).item(), numbers.Real)):
+        if not task.results[result] and not (
+            np.ndim(got) == 0 and isinstance(np.asarray(got).item(), numbers.Real)
+        ):
             shape = f" of shape {got.shape}" if isinstance(got, np.ndarray) else ""
             raise Wrong(f"{name} must return a number ({result}); it returns {said}{shape}")
     return [np.asarray(got) for got in answers]
@@ -146,11 +150,10 @@ def same(got: Any, expected: Any, part: Any = ...) -> bool:
 source = functools.cache(inspect.getsource)
 
 
-def mistaken(task: Task, mistake: Mistake, case: Mapping[str, Any]) -> list[Any]:
+def mistaken(task: Task, mistake: Sequence[str], case: Case) -> list[Any]:
     """The results of the task's solution with this mistake in it."""
     own, helpers = source(task.solution), "".join(map(source, task.helpers))
-    edits = [*mistake[1:3], *mistake[4:]]
-    for old, new in zip(edits[::2], edits[1::2], strict=True):
+    for old, new in zip(mistake[2::2], mistake[3::2], strict=True):
         if not old:
             own = own.replace("-> A:\n", f"-> A:\n    {new}\n", 1)
         elif old in own:
@@ -164,16 +167,26 @@ def mistaken(task: Task, mistake: Mistake, case: Mapping[str, Any]) -> list[Any]
     return parts(task, scope[task.solution.__name__](*copy.deepcopy(dict(case)).values()))
 
 
+def mistakes(task: Task, result: str) -> list[list[str]]:
+    """The known mistakes of a result."""
+    of_task = [rows for names, rows in MISTAKES.items() if task.solution.__name__ in names.split(", ")]
+    return [mistake for rows in of_task for mistake in rows if re.match(mistake[0], result)]
+
+
 def shape_fault(got: Any, right: Any) -> str:
     """What an array of the wrong shape has wrong."""
     said = f"has the shape {got.shape}: expected is {right.shape}"
-    for axes in itertools.chain(*(itertools.combinations(range(got.ndim), n) for n in range(1, got.ndim + 1))):
+    for axes in itertools.chain(
+        *(itertools.combinations(range(got.ndim), n) for n in range(1, got.ndim + 1))
+    ):
         if got.size < 1e6 and same(got.sum(axes), right):
             return f"{said}; the sum over {'the batch' if axes == (got.ndim - 1,) else f'axes {axes}'} is missing"
     if got.size == right.size:
         if got.ndim == right.ndim > 2 and same(np.moveaxis(got, 0, -1), right):
             return f"{said}; the batch must be the LAST axis"
-        if got.ndim == right.ndim and any(same(got.transpose(o), right) for o in itertools.permutations(range(got.ndim))):
+        if got.ndim == right.ndim and any(
+            same(got.transpose(o), right) for o in itertools.permutations(range(got.ndim))
+        ):
             return f"{said}; it is transposed"
         if same(got.reshape(right.shape), right):
             return f"{said}; its numbers are right"
@@ -234,31 +247,44 @@ def fault(got: Any, right: Any, axes: Sequence[str], counts: Mapping[str, int]) 
 def judge(task: Task, index: int, got: list[Any], right: list[Any]) -> str:
     """What is wrong with result `index`, first in the cases and then in the traps; "" if nothing is."""
     name, axes = list(task.results.items())[index]
-    wrong = [i for i, (mine, expected) in enumerate(zip(got, right, strict=True)) if not same(mine[index], expected[index])]
+    wrong = [
+        i
+        for i, (mine, expected) in enumerate(zip(got, right, strict=True))
+        if not same(mine[index], expected[index])
+    ]
     if not wrong:
         return ""
     first, ordinary = wrong[0], len(task.cases)
     mine, expected = got[first][index], right[first][index]
     if first >= ordinary:
         said = fault(mine, expected, axes.split(", "), {})
-        return f"{name} is right on ordinary inputs, but not {task.traps[first - ordinary][1]} (here it {said})"
-    for mistake in task.mistakes:
-        if re.match(mistake[0], name):
-            variants = [mistaken(task, mistake, case)[index] for case in task.cases]
-            finite = [np.isfinite(answers[index]) for answers in got[:ordinary]]
-            fits = all(same(a[index], b, f) for a, b, f in zip(got, variants, finite, strict=False))
-            if fits and not same(variants[first], expected, finite[first]):
-                return f"{name} {mistake[3]}"
+        return (
+            f"{name} is right on ordinary inputs, but not {task.traps[first - ordinary][1]} (here it {said})"
+        )
+    for mistake in mistakes(task, name):
+        variants = [mistaken(task, mistake, case)[index] for case in task.cases]
+        finite = [np.isfinite(answers[index]) for answers in got[:ordinary]]
+        fits = all(same(a[index], b, f) for a, b, f in zip(got, variants, finite, strict=False))
+        if fits and not same(variants[first], expected, finite[first]):
+            return f"{name} {mistake[1]}"
     for other, value in zip(task.results, right[first], strict=True):
         if same(mine, value):
             return f"{name} is {other}: the results are in the wrong order"
     case = task.cases[first]
     shape = next(value.shape for value in case.values() if isinstance(value, np.ndarray))
-    counts = {"the batch size": shape[-1], "rows · columns · batch": math.prod(shape[1:]), "all entries": math.prod(shape)}
+    counts = {
+        "the batch size": shape[-1],
+        "rows · columns · batch": math.prod(shape[1:]),
+        "all entries": math.prod(shape),
+    }
     said = fault(mine, expected, axes.split(", "), counts)
     if len(wrong) < ordinary and all(i < ordinary for i in wrong):
         plain = {key: value for key, value in case.items() if not isinstance(value, np.ndarray)}
-        told = [f"{key} {value}" for key, value in plain.items() if any(other[key] != value for other in task.cases)]
+        told = [
+            f"{key} {value}"
+            for key, value in plain.items()
+            if any(other[key] != value for other in task.cases)
+        ]
         said += f" (with {', '.join(told)}; not in every case)"
     return f"{name} {said}"
 
@@ -276,7 +302,10 @@ def derivative(task: Task, index: int, forward: Callable[..., Any], direction: A
 def check(exercise: Exercise, module: ModuleType) -> list[Finding]:
     """Grade what a student wrote, result by result."""
     findings: list[Finding] = []
-    forward, trusted = exercise.tasks[0].library, True  # what numerical derivatives are of, and whether it is right
+    forward, trusted = (
+        exercise.tasks[0].library,
+        True,
+    )  # what numerical derivatives are of, and whether it is right
     for task in exercise.tasks:
         try:
             tried = [(case, "") for case in task.cases] + list(task.traps)
@@ -333,7 +362,9 @@ def load(path: Path) -> ModuleType:
     try:
         exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except SystemExit:
-        raise Wrong("the file ends the program (exit) when it is read: let it define functions only") from None
+        raise Wrong(
+            "the file ends the program (exit) when it is read: let it define functions only"
+        ) from None
     except SyntaxError as error:
         raise Wrong(f"the file is not Python: {blame(error, module)}") from None
     except BaseException as error:  # whatever a student's code may raise is a finding
@@ -356,6 +387,9 @@ def inside(path: Path, folder: Path, seconds: float) -> None:
         findings = check(EXERCISES[path.stem], load(path))
     except Wrong as error:
         findings = [Finding("wrong", str(error))]
+    except Exception as error:  # a fault of ours, or an object that we did not think of
+        said = f"{type(error).__name__}: {error}"
+        findings = [Finding("wrong", f"grade.py cannot grade this file ({said}): show it to your teacher")]
     (folder / "findings").write_text(json.dumps(findings))
 
 
@@ -410,7 +444,9 @@ def outcome(path: Path, folder: Path, code: int, seconds: float, printed: int) -
     line = re.search(f'"{re.escape(str(path.resolve()))}", (line .*)', stack)
     where = f" ({line[1]})" if line else ""
     if code == -signal.SIGKILL or stack.startswith("Timeout"):
-        return [Finding("wrong", f"the file is not done after {seconds:g} seconds: does a loop never end?{where}")]
+        return [
+            Finding("wrong", f"the file is not done after {seconds:g} seconds: does a loop never end?{where}")
+        ]
     if code < 0:
         return [Finding("wrong", f"the file crashes Python ({signal.Signals(-code).name}){where}")]
     return [Finding("wrong", f"the file ends the program (exit code {code}) before it is graded")]
@@ -455,7 +491,9 @@ def table(paths: Sequence[Path]) -> bool:
     for path in paths:
         findings, _ = grade(path)
         wrong = [says for verdict, says in findings if verdict != "right"]
-        line = f"{path!s:<{width}}  {f'{len(findings) - len(wrong)}/{len(findings)}':<5}  {''.join(wrong[:1])}"
+        line = (
+            f"{path!s:<{width}}  {f'{len(findings) - len(wrong)}/{len(findings)}':<5}  {''.join(wrong[:1])}"
+        )
         print(line.rstrip() if len(line) <= columns else f"{line[: columns - 1]}…", flush=True)
         passed += not wrong
     print(f"{passed} of {len(paths)} right")
@@ -475,13 +513,19 @@ def files(word: str) -> list[Path]:
         found = [file for file in path.rglob("*.py") if file.stem in EXERCISES]
         order = list(EXERCISES)
         found.sort(key=lambda file: (file.parent, order.index(file.stem)))
-        return found or stop(f"{word} holds no exercise. Exercises: {', '.join(f'{name}.py' for name in order)}")
+        return found or stop(
+            f"{word} holds no exercise. Exercises: {', '.join(f'{name}.py' for name in order)}"
+        )
     if path.exists() and path.suffix == ".py" and path.stem in EXERCISES:
         return [path]
     near = difflib.get_close_matches(path.stem, EXERCISES, 1, cutoff=0.5)
     beside = [folder / f"{near[0]}.py" for folder in (path.parent, COURSE) if near]
-    hint = next((f"Did you mean {file}?" for file in beside if file.exists()), f"Exercises: {', '.join(EXERCISES)}.")
-    stop(f"{word} {'is no exercise; a file is known by its name' if path.exists() else 'does not exist'}. {hint}")
+    hint = next(
+        (f"Did you mean {file}?" for file in beside if file.exists()), f"Exercises: {', '.join(EXERCISES)}."
+    )
+    stop(
+        f"{word} {'is no exercise; a file is known by its name' if path.exists() else 'does not exist'}. {hint}"
+    )
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import grade
-from exercises._mistakes import EXERCISES
+from exercises._tasks import EXERCISES
 
 ROOT = Path(__file__).parents[1]
 
@@ -223,64 +223,179 @@ def test_a_right_solution_passes(name, tmp_path):
 
 
 BUGS = [
-    ("im2col", "window.reshape(-1, N)", "window.transpose(1, 2, 0, 3).reshape(-1, N)", "columns has its rows in the order"),
+    (
+        "im2col",
+        "window.reshape(-1, N)",
+        "window.transpose(1, 2, 0, 3).reshape(-1, N)",
+        "columns has its rows in the order",
+    ),
     ("im2col", "return columns\n", "return columns.T\n", "columns has the shape .* transposed"),
     ("im2col", "padded[:, ph:ph + H, pw:pw + W] = x", "padded[:, :H, :W] = x", "missing at the beginning"),
-    ("im2col", "stride, padding\n    padded = np.zeros((C, H + 2 * ph, W + 2 * pw, N), x", "stride, (0, 0)\n    padded = np.zeros((C, H + 2 * ph, W + 2 * pw, N), x", "columns ignores the padding"),
+    (
+        "im2col",
+        "stride, padding\n    padded = np.zeros((C, H + 2 * ph, W + 2 * pw, N), x",
+        "stride, (0, 0)\n    padded = np.zeros((C, H + 2 * ph, W + 2 * pw, N), x",
+        "columns ignores the padding",
+    ),
     ("im2col", "+= window", "= window", "∂L/∂x lets overlapping windows overwrite"),
     ("im2col", "padded[:, ph:ph + H, pw:pw + W]\n", "padded[:, :H, :W]\n", "∂L/∂x is shifted"),
     ("im2col", "return padded[:, ph:ph + H, pw:pw + W]\n", "return padded\n", "∂L/∂x still has the padding"),
     ("conv", "grad_weight[o] += ", "grad_weight[o] = ", "∂L/∂W keeps only the last term of the sum"),
     ("conv", "cols, n] += ", "cols, n] = ", "∂L/∂x keeps only the last term of the sum"),
-    ("conv", "for n in range(N):", "for n in range(1):", "∂L/∂W has the right size but is missing the sum over the batch"),
-    ("conv", "grad.sum(axis=(1, 2, 3))", "grad.sum(axis=(1, 2))", "∂L/∂b has the shape .*the sum over the batch is missing"),
-    ("conv", "grad.sum(axis=(1, 2, 3))", "grad[..., 0].sum(axis=(1, 2))", "∂L/∂b .* missing the sum over the batch"),
-    ("conv", "grad_weight, grad_bias\n", "grad_weight / N, grad_bias\n", r"∂L/∂W is 4 times too small \(the batch size: 4\)"),
+    (
+        "conv",
+        "for n in range(N):",
+        "for n in range(1):",
+        "∂L/∂W has the right size but is missing the sum over the batch",
+    ),
+    (
+        "conv",
+        "grad.sum(axis=(1, 2, 3))",
+        "grad.sum(axis=(1, 2))",
+        "∂L/∂b has the shape .*the sum over the batch is missing",
+    ),
+    (
+        "conv",
+        "grad.sum(axis=(1, 2, 3))",
+        "grad[..., 0].sum(axis=(1, 2))",
+        "∂L/∂b .* missing the sum over the batch",
+    ),
+    (
+        "conv",
+        "grad_weight, grad_bias\n",
+        "grad_weight / N, grad_bias\n",
+        r"∂L/∂W is 4 times too small \(the batch size: 4\)",
+    ),
     ("conv", "* weight[o]", "* weight[o, :, ::-1, ::-1]", "∂L/∂x uses the kernel mirrored"),
     ("conv", "range(grad.shape[1])", "range(1, grad.shape[1] - 1)", "∂L/∂W"),
-    ("conv", "return grad_padded", "grad_padded[:, [ph, ph + H - 1]] = 0\n    grad_padded[:, :, [pw, pw + W - 1]] = 0\n    return grad_padded", "∂L/∂x .*border"),
-    ("conv", "grad_weight, grad_bias\n", "grad_weight[..., ::-1, ::-1], grad_bias\n", "∂L/∂W is mirrored along kernel row and kernel column"),
+    (
+        "conv",
+        "return grad_padded",
+        "grad_padded[:, [ph, ph + H - 1]] = 0\n    grad_padded[:, :, [pw, pw + W - 1]] = 0\n    return grad_padded",
+        "∂L/∂x .*border",
+    ),
+    (
+        "conv",
+        "grad_weight, grad_bias\n",
+        "grad_weight[..., ::-1, ::-1], grad_bias\n",
+        "∂L/∂W is mirrored along kernel row and kernel column",
+    ),
     ("conv", "grad_weight, grad_bias\n", "grad_bias, grad_weight\n", "wrong order|has the shape"),
     ("batch_norm", "var * n / (n - 1) * momentum", "var * momentum", "running_var is biased"),
-    ("batch_norm", "running_mean * (1 - momentum) + mean * momentum", "running_mean * momentum + mean * (1 - momentum)", "running_mean has momentum the wrong way round"),
+    (
+        "batch_norm",
+        "running_mean * (1 - momentum) + mean * momentum",
+        "running_mean * momentum + mean * (1 - momentum)",
+        "running_mean has momentum the wrong way round",
+    ),
     ("batch_norm", "np.sqrt(var[c] + eps)", "(np.sqrt(var[c]) + eps)", "y adds ε outside the root"),
     ("batch_norm", "    if training:", "    if True:", "running_var moves in evaluation too"),
     ("batch_norm", " - hat * np.mean(g * hat)", "", "∂L/∂x is missing the term − x̂"),
     ("batch_norm", "(g - g.mean() - hat * np.mean(g * hat))", "g", "∂L/∂x treats μ and σ as constants"),
     ("batch_norm", "np.sum(g * hat)", "np.sum(g * x[c])", "∂L/∂γ is Σ g x"),
-    ("batch_norm", "grad_weight, grad_bias\n", "grad_bias, grad_weight\n", "∂L/∂γ is ∂L/∂β: the results are in the wrong order"),
+    (
+        "batch_norm",
+        "grad_weight, grad_bias\n",
+        "grad_bias, grad_weight\n",
+        "∂L/∂γ is ∂L/∂β: the results are in the wrong order",
+    ),
     ("batch_norm", "return grad_x", "return -grad_x", "∂L/∂x has the wrong sign"),
-    ("max_pool", "constant_values=-np.inf)\n    out_h", "constant_values=0)\n    out_h", "y takes the padding for 0"),
+    (
+        "max_pool",
+        "constant_values=-np.inf)\n    out_h",
+        "constant_values=0)\n    out_h",
+        "y takes the padding for 0",
+    ),
     ("max_pool", ".max(axis=(1, 2))", ".mean(axis=(1, 2))", "y is the mean of each window"),
     ("max_pool", "j, n] += grad", "j, n] = grad", "∂L/∂x lets overlapping windows overwrite"),
-    ("max_pool", "int(window.argmax())", "int(window.size - 1 - window[::-1, ::-1].argmax())", "∂L/∂x .*values in a window are equal"),
-    ("max_pool", "sh, sw), (ph, pw) = kernel, stride, padding\n    padded", "sh, sw), (ph, pw) = kernel, kernel, padding\n    padded", "y moves by the size of the window"),
-    ("cross_entropy", "z = logits - logits.max(axis=0)", "z = logits", "L is right on ordinary inputs, but not for logits of 1000"),
+    (
+        "max_pool",
+        "int(window.argmax())",
+        "int(window.size - 1 - window[::-1, ::-1].argmax())",
+        "∂L/∂x .*values in a window are equal",
+    ),
+    (
+        "max_pool",
+        "sh, sw), (ph, pw) = kernel, stride, padding\n    padded",
+        "sh, sw), (ph, pw) = kernel, kernel, padding\n    padded",
+        "y moves by the size of the window",
+    ),
+    (
+        "cross_entropy",
+        "z = logits - logits.max(axis=0)",
+        "z = logits",
+        "L is right on ordinary inputs, but not for logits of 1000",
+    ),
     ("cross_entropy", "log_p) / logits.shape[1]", "log_p)", "L is the sum over the batch|L is 4 times"),
     ("cross_entropy", "smoothing)) / logits.shape[1]", "smoothing))", "∂L/∂z .*(1 / N|4 times)"),
-    ("cross_entropy", "(softmax(logits) - targets(logits, labels, label_smoothing))", "(targets(logits, labels, label_smoothing) - softmax(logits))", "∂L/∂z has the wrong sign"),
+    (
+        "cross_entropy",
+        "(softmax(logits) - targets(logits, labels, label_smoothing))",
+        "(targets(logits, labels, label_smoothing) - softmax(logits))",
+        "∂L/∂z has the wrong sign",
+    ),
     ("cross_entropy", "smoothing / K,", "0,", "L is missing the ε / K"),
-    ("cross_entropy", "e.sum(axis=0)", "e.sum(axis=1, keepdims=True)", "∂L/∂z takes the softmax over the batch"),
+    (
+        "cross_entropy",
+        "e.sum(axis=0)",
+        "e.sum(axis=1, keepdims=True)",
+        "∂L/∂z takes the softmax over the batch",
+    ),
     ("focal_loss", "(1 - np.exp(ell)) ** gamma", "np.exp(ell) ** gamma", "L weights by p_t"),
-    ("focal_loss", "(rest ** gamma - gamma * rest ** (gamma - 1) * pt * ell)", "rest ** gamma", "∂L/∂z treats .* as a constant"),
-    ("focal_loss", "pt == 1", "pt == 2", "∂L/∂z is right on ordinary inputs, but not where p_t is rounded to 1"),
+    (
+        "focal_loss",
+        "(rest ** gamma - gamma * rest ** (gamma - 1) * pt * ell)",
+        "rest ** gamma",
+        "∂L/∂z treats .* as a constant",
+    ),
+    (
+        "focal_loss",
+        "pt == 1",
+        "pt == 2",
+        "∂L/∂z is right on ordinary inputs, but not where p_t is rounded to 1",
+    ),
     ("selu", "(np.exp(x[low]) - 1)", "np.exp(x[low])", "y is missing the − 1"),
     ("selu", "y = l * x", "y = x.copy()", "y is missing the factor λ where x > 0"),
-    ("selu", "l * a * np.exp(x[x <= 0])", "l * a * (np.exp(x[x <= 0]) - 1)", "∂L/∂x has y itself where x ≤ 0"),
+    (
+        "selu",
+        "l * a * np.exp(x[x <= 0])",
+        "l * a * (np.exp(x[x <= 0]) - 1)",
+        "∂L/∂x has y itself where x ≤ 0",
+    ),
     ("selu", "slope * grad", "slope", "∂L/∂x is missing the factor g"),
-    ("selu", "y = l * x\n    low", "y = x\n    y *= l\n    low", "selu_forward changes its argument `x` in place"),
+    (
+        "selu",
+        "y = l * x\n    low",
+        "y = x\n    y *= l\n    low",
+        "selu_forward changes its argument `x` in place",
+    ),
     ("dropout", "0, x / (1 - p)", "0, x", "y is missing the factor 1 / .1 − p."),
     ("dropout", "np.where(u < p, 0, x", "np.where(u >= p, 0, x", "y keeps what should be dropped"),
     ("dropout", "        return x\n", "        return x * (1 - p)\n", "y is scaled in evaluation"),
-    ("dropout", "    if p == 1:\n        return np.zeros_like(x)\n    return np.where(u < p, 0, x / (1 - p))", "    return (x * (u >= p) / (1 - p))", "y is right on ordinary inputs, but not for p = 1"),
+    (
+        "dropout",
+        "    if p == 1:\n        return np.zeros_like(x)\n    return np.where(u < p, 0, x / (1 - p))",
+        "    return (x * (u >= p) / (1 - p))",
+        "y is right on ordinary inputs, but not for p = 1",
+    ),
     ("dropout", "np.where(u < p, 0, grad / (1 - p))", "(grad / (1 - p))", "∂L/∂x is missing the mask"),
     ("adam", "m / (1 - b1 ** step)", "m", "parameter is missing the bias correction of m"),
     ("adam", "(np.sqrt(v_hat) + eps)", "np.sqrt(v_hat + eps)", "parameter has ε inside the root"),
     ("adam", "parameter - lr", "parameter + lr", "parameter walks uphill"),
     ("adam", "grad * grad", "grad", "exp_avg_sq averages g where"),
     ("adam", "m, v\n", "m_hat, v_hat\n", "exp_avg is returned with the bias correction"),
-    ("adam", "grad = grad + weight_decay * parameter", "parameter = parameter * (1 - lr * weight_decay)", "AdamW"),
-    ("adam", "grad = grad + weight_decay * parameter", "grad += weight_decay * parameter", "changes its argument `grad` in place"),
+    (
+        "adam",
+        "grad = grad + weight_decay * parameter",
+        "parameter = parameter * (1 - lr * weight_decay)",
+        "AdamW",
+    ),
+    (
+        "adam",
+        "grad = grad + weight_decay * parameter",
+        "grad += weight_decay * parameter",
+        "changes its argument `grad` in place",
+    ),
 ]
 
 
@@ -299,14 +414,14 @@ def test_every_known_mistake_is_one_and_differs_from_the_others():
             right = [grade.parts(task, task.library(*case.values())) for case in task.cases]
             for index, name in enumerate(task.results):
                 said: list[tuple[str, list]] = []
-                for mistake in (mistake for mistake in task.mistakes if re.match(mistake[0], name)):
+                for mistake in grade.mistakes(task, name):
                     with np.errstate(all="ignore"):
                         wrong = [grade.mistaken(task, mistake, case)[index] for case in task.cases]
                     if mistake[0]:
                         assert not all(map(grade.same, wrong, (each[index] for each in right))), mistake
                     twins = [words for words, other in said if all(map(grade.same, wrong, other))]
-                    assert set(twins) <= {mistake[3]} or not mistake[0], (mistake, twins)
-                    said.append((mistake[3], wrong))
+                    assert set(twins) <= {mistake[1]} or not mistake[0], (mistake, twins)
+                    said.append((mistake[1], wrong))
 
 
 def test_the_exercises_as_handed_out_are_open_and_say_where_the_solution_is(tmp_path):
@@ -318,14 +433,17 @@ def test_the_exercises_as_handed_out_are_open_and_say_where_the_solution_is(tmp_
         for task in exercise.tasks:
             assert f"`{task.solution.__name__}`" in source
             assert f"python grade.py exercises/{name}.py" in source
-            assert str(file.relative_to(ROOT)) in source.replace("\n", " ")
+            assert str(file.relative_to(ROOT)) in " ".join(source.split())
             library = task.solution.__name__
             assert f"def {library}(" in file.read_text()
 
 
 SELU = SOLUTIONS["selu"]
 HOSTILE = {
-    "an endless loop": ("import os\nwhile True: pass\n", r"not done after 1\.5 seconds: .* \(line 2 in <module>\)"),
+    "an endless loop": (
+        "import os\nwhile True: pass\n",
+        r"not done after 1\.5 seconds: .* \(line 2 in <module>\)",
+    ),
     "an endless loop in C": ("import time\ntime.sleep(1000)\n", "not done after"),
     "a shell": ("import subprocess\nsubprocess.run(['sleep', '1000'])\n", "not done after"),
     "endless printing": ("while True: print('x' * 1000)\n", "prints more than 100,000 characters"),
@@ -340,19 +458,43 @@ REPORTED = {
     "a syntax error": ("def selu_forward(x)\n    return x\n", r"not Python: expected ':' \(line 1: def"),
     "an error when read": ("import nothing_of_this_name\n", "fails when it is read: ModuleNotFoundError"),
     "null bytes": ("\0", "null bytes"),
-    "a crash": ("def selu_forward(x):\n    return x / y\n", r"NameError: name 'y' is not defined \(line 2: return x / y\)"),
+    "a crash": (
+        "def selu_forward(x):\n    return x / y\n",
+        r"NameError: name 'y' is not defined \(line 2: return x / y\)",
+    ),
     "recursion": ("def selu_forward(x):\n    return selu_forward(x)\n", "RecursionError"),
     "an interrupt": ("def selu_forward(x):\n    raise KeyboardInterrupt\n", "raises KeyboardInterrupt"),
-    "a missing function": ("def selu_forwards(x):\n    return x\n", r"selu_forward is missing.*selu_forwards\?"),
+    "a missing function": (
+        "def selu_forwards(x):\n    return x\n",
+        r"selu_forward is missing.*selu_forwards\?",
+    ),
     "a value": ("selu_forward = 3\n", "selu_forward is missing"),
-    "other arguments": ("def selu_forward(x, slope):\n    return x\n", r"must take \(x\); it takes \(x, slope\)"),
+    "other arguments": (
+        "def selu_forward(x, slope):\n    return x\n",
+        r"must take \(x\); it takes \(x, slope\)",
+    ),
     "no return": ("def selu_forward(x):\n    y = x\n", "it returns None"),
-    "a list": ("def selu_forward(x):\n    return x.tolist()\n", "must return an array .y.; it returns a list"),
+    "a list": (
+        "def selu_forward(x):\n    return x.tolist()\n",
+        "must return an array .y.; it returns a list",
+    ),
     "integers": ("def selu_forward(x):\n    return x.astype(int)\n", "y is of dtype int64"),
-    "single precision": (SELU.replace("return y", "return y.astype('f4')"), "dtype float32: for arguments of float64"),
-    "always double": (SELU.replace("return y", "return y.astype(float)"), "dtype float64: for arguments of float32"),
-    "another shape": ("def selu_forward(x):\n    return x[:1]\n", r"has the shape \(1, 4\): expected is \(3, 4\)"),
-    "a change in place": ("def selu_forward(x):\n    x[0] = 0\n    return x\n", "changes its argument `x` in place"),
+    "single precision": (
+        SELU.replace("return y", "return y.astype('f4')"),
+        "dtype float32: for arguments of float64",
+    ),
+    "always double": (
+        SELU.replace("return y", "return y.astype(float)"),
+        "dtype float64: for arguments of float32",
+    ),
+    "another shape": (
+        "def selu_forward(x):\n    return x[:1]\n",
+        r"has the shape \(1, 4\): expected is \(3, 4\)",
+    ),
+    "a change in place": (
+        "def selu_forward(x):\n    x[0] = 0\n    return x\n",
+        "changes its argument `x` in place",
+    ),
     "NaN": ("def selu_forward(x):\n    return x * float('nan')\n", "y is NaN in 12 of 12 entries"),
     "strict arithmetic": ("import numpy as np\nnp.seterr(all='raise')\n" + SELU, "right"),
 }
@@ -404,8 +546,12 @@ def test_a_single_file_is_reported(tmp_path, run_door):
     done = run_door("grade.py", tmp_path / "conv.py")
     assert done.code == 0, done
     assert done.out.count("\n  right") == 3
-    assert "All right. Now compare yours with conv2d_backward in custom_backend/functional/conv.py." in done.out
-    (tmp_path / "conv.py").write_text("from im2col import im2col\nprint('hello')\n" + SOLUTIONS["conv"].replace("+=", "="))
+    assert (
+        "All right. Now compare yours with conv2d_backward in custom_backend/functional/conv.py." in done.out
+    )
+    (tmp_path / "conv.py").write_text(
+        "from im2col import im2col\nprint('hello')\n" + SOLUTIONS["conv"].replace("+=", "=")
+    )
     done = run_door("grade.py", tmp_path / "conv.py")
     assert done.code == 1
     assert "1 of 3 right" in done.out
