@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-from experiment.command_line import assignments, door
+from experiment.command_line import assignments
+from experiment.entry_point import entry_point, invocation, loading
 from experiment.metrics import row
 from experiment.run import Run
 from experiment.schema import Knob
 
-USAGE = "python evaluate.py run=outputs/NAME [ckpt=best|last|PATH] [data.root=PATH]"
+USAGE = f"{invocation('evaluate')} run=outputs/NAME [ckpt=best|last|PATH] [data.root=PATH]"
 KNOBS = {
     "run": Knob("str", "folder of a run"),
     "ckpt": Knob("str", "checkpoint: best, last or a path; default best", optional=True),
@@ -16,12 +17,14 @@ KNOBS = {
 }
 
 
+@entry_point
 def main() -> None:
     """Rebuild the run, test it and write ``evaluation_<checkpoint>.json`` and ``.npz`` into its folder."""
     given = assignments(sys.argv[1:], KNOBS, USAGE)
     run = Run.open(Path(given["run"]))
     checkpoint = run.checkpoint(given["ckpt"] or "best")
-    from lightning_modules.training import evaluate  # imports torch and lightning: seconds
+    with loading():
+        from lightning_modules.training import evaluate
 
     path = run.folder / f"{run.evaluation_name(checkpoint)}.json"
     tested = evaluate(run, checkpoint, given["data.root"], path.with_suffix(".npz"))
@@ -35,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    door(main)
+    main()

@@ -41,8 +41,8 @@ class Knob:
     """One value that a user can set.
 
     Args:
-        kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"``, ``"path"`` (not empty), ``"name"`` (a folder's) or
-            ``"list[int]"``, ``"list[float]"``.
+        kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"``, ``"path"`` (not empty), ``"name"`` (of a
+            folder), ``"list[int]"`` or ``"list[float]"``.
         meaning: one line for ``--help``.
         interval: the allowed numbers as a mathematician writes them, such as ``"[0, 1)"``.
         choices: the allowed strings; empty for any.
@@ -162,6 +162,15 @@ KNOBS: dict[str, Knob] = {
     "data.image_size": _positive("int", "resize a folder's images to this many pixels a side", optional=True),
     "data.channels": Knob("int", "channels of a folder's images: 1, 3 or 4", "[1, 4]", optional=True),
     "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
+    "data.background": Knob("str", "colour behind transparent images", choices=("white", "black", "grey")),
+    "data.cache": Knob(
+        "str", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
+    ),
+    "data.on_leak": Knob(
+        "str",
+        "a test image is also a training image, or one image has two classes: warn, stop, or leave it out",
+        choices=("warn", "error", "drop"),
+    ),
     # optimizer
     "optimizer.lr": Knob("float", "learning rate", "(0, inf)"),
     "optimizer.weight_decay": Knob("float", "weight decay", "[0, inf)"),
@@ -204,6 +213,7 @@ KNOBS: dict[str, Knob] = {
     "callbacks.early_stopping.mode": Knob(
         "str", "which way is better; null = that of the metric", choices=("max", "min"), optional=True
     ),
+    "callbacks.interruption.requeue": Knob("bool", "hand a Slurm job back when a signal ended its run"),
     "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),
 }
 

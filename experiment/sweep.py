@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiment.config import digest
+from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
@@ -209,9 +210,9 @@ class Sweep:
         complete = counts["finished"] == len(self.jobs)
         if not complete:
             given = [argument for argument in sys.argv[1:] if not argument.startswith("sweep.name=")]
-            again = shlex.join(["python", "train.py", *given, f"sweep.name={self.folder.name}"])
-            lines.append(f"continue with: {again}")
-        lines.append(f"report with: python report.py {shlex.quote(str(self.folder))}")
+            again = shlex.join([*given, f"sweep.name={self.folder.name}"])
+            lines.append(f"continue with: {invocation('train')} {again}")
+        lines.append(f"report with: {invocation('report')} {shlex.quote(str(self.folder))}")
         return "\n".join(lines), complete
 
 
