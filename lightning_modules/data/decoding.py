@@ -162,7 +162,7 @@ def reading(path: str) -> Iterator[None]:
         raise UserError(_out_of_memory(name)) from failure
     except UnidentifiedImageError as damage:
         raise UnreadableImage(
-            f"{name} is not a readable image (none of {', '.join(formats())}): mend or remove it"
+            f"{name} is not a readable image (its content is none): mend or remove it"
         ) from damage
     except OSError as failure:
         if failure.errno == errno.ENOMEM or "out of memory" in str(failure):
