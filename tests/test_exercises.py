@@ -1,4 +1,4 @@
-"""`grade.py` as a student meets it: right solutions pass, the common mistakes are named, nothing is suffered."""
+"""`grade.py` as a student meets it: right solutions pass, common mistakes are named, nothing is suffered."""
 
 import re
 from pathlib import Path
@@ -271,7 +271,7 @@ BUGS = [
     (
         "conv",
         "return grad_padded",
-        "grad_padded[:, [ph, ph + H - 1]] = 0\n    grad_padded[:, :, [pw, pw + W - 1]] = 0\n    return grad_padded",
+        "grad_padded[:, [ph, ph + H - 1]] = grad_padded[:, :, [pw, pw + W - 1]] = 0\n    return grad_padded",
         "∂L/∂x .*border",
     ),
     (
@@ -565,7 +565,7 @@ def test_a_folder_is_a_table(tmp_path, run_door):
         (tmp_path / student / "notes.py").write_text("")
     done = run_door("grade.py", tmp_path)
     assert done.code == 1
-    head, anna, ben, count = done.out.splitlines()
+    _, anna, ben, count = done.out.splitlines()
     assert re.search(r"anna/adam.py\s+1/3\s+parameter averages g", anna)
     assert re.search(r"ben/adam.py\s+0/1\s+adam_step raises NameError: name 'gradg'", ben)
     assert count == "0 of 2 right"
