@@ -20,11 +20,11 @@ Case = Mapping[str, Any]  # arguments, in the order of the function's
 class Task:
     """A function to fill in.
 
-    `solution` is right, and edits of it and of its `helpers` make the mistakes; students' results are compared
-    with the `library`'s. `results` maps the name of each result to its axes ("": a number). `cases` are arguments
-    to try, `traps` those at which an otherwise right function may fail, each with the reason.
-    `loss(forward, **case)` is a number whose derivatives by the arguments `by` are the results; `forward` is the
-    function of the exercise's first task.
+    `solution` is right, and edits of it and of its `helpers` make the mistakes; students' results are
+    compared with the `library`'s. `results` maps the name of each result to its axes ("": a number).
+    `cases` are arguments to try, `traps` those at which an otherwise right function may fail, each with
+    the reason. `loss(forward, **case)` is a number whose derivatives by the arguments `by` are the
+    results; `forward` is the function of the exercise's first task.
     """
 
     solution: Callable[..., Any]

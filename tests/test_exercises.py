@@ -352,7 +352,7 @@ BUGS = [
         "focal_loss",
         "pt == 1",
         "pt == 2",
-        "∂L/∂z is right on ordinary inputs, but not where p_t is rounded to 1",
+        "∂L/∂z is right on ordinary inputs, but not for logits of 1000",
     ),
     ("selu", "(np.exp(x[low]) - 1)", "np.exp(x[low])", "y is missing the − 1"),
     ("selu", "y = l * x", "y = x.copy()", "y is missing the factor λ where x > 0"),
