@@ -4,7 +4,8 @@
 ``config.yaml``     the resolved configuration; enough to rebuild the run
 ``provenance.json`` who, what, where, when: commit, command, versions, hardware, data, status
 ``metrics.csv``     one row an epoch
-``results.json``    the final figures, with the status they were reached in
+``results.json``    the final figures, with the status they were reached in, and what was tested
+``predictions.npz`` what the network said of every test image: see :mod:`experiment.metrics.predictions`
 ``checkpoints/``    ``best.ckpt`` and ``last.ckpt``
 ``figures/``        PNG pictures
 ``run.log``         what was printed, and the traceback of a failure
@@ -18,27 +19,22 @@ import itertools
 import json
 import logging
 import os
-import platform
-import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from experiment.errors import UserError
-from experiment.results import summary
+from experiment.provenance import environment, git_state, now
+from experiment.results import json_numbers, summary
+from experiment.schema import problems
 
 FORMAT_VERSION = 1
 """Of ``provenance.json`` and ``results.json``; raised when a key changes its meaning."""
 
-PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 FOLDER_VARIABLE = "EXPERIMENT_RUN_FOLDER"
 """Tells the processes that one run starts on its other devices which folder is theirs."""
@@ -108,11 +104,7 @@ class Run:
             return
         self.record(
             status="running",
-            command=command(),
-            git=git_state(),
-            packages={name: metadata.version(name) for name in PACKAGES},
-            python=platform.python_version(),
-            hardware=_hardware(),
+            **environment(),
             seed=self.config.seed,
             start=now(),
         )
@@ -122,7 +114,7 @@ class Run:
         """The run in an existing folder.
 
         Raises:
-            UserError: if ``folder`` is not a run folder.
+            UserError: if ``folder`` is not a run folder or its configuration has values that are not allowed.
         """
         missing = [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]
         if missing:
@@ -130,7 +122,10 @@ class Run:
             known = sorted(path.parent.name for path in folder.parent.glob("*/provenance.json"))[-5:]
             hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
             raise UserError(f"{folder} is not a run folder: it {what}.{hint}")
-        return cls(folder.resolve())
+        run = cls(folder.resolve())
+        if wrong := problems(run.config):  # the folder may come from a stranger
+            raise UserError("\n       ".join([f"{folder / 'config.yaml'} cannot be used:", *wrong]))
+        return run
 
     @property
     def config(self) -> DictConfig:
@@ -174,6 +169,11 @@ class Run:
         if not path.is_file():
             raise UserError(f"no checkpoint {path}. ckpt= takes best, last or the path of a .ckpt file")
         return path
+
+    def evaluation_name(self, checkpoint: Path) -> str:
+        """Name, less its suffix, of the files with an evaluation of ``checkpoint``, or one from elsewhere."""
+        own = checkpoint.resolve().parent == (self.folder / "checkpoints").resolve()
+        return f"evaluation_{checkpoint.stem}" + ("" if own else f"-{sha256(checkpoint)[:8]}")
 
     @property
     def status(self) -> str:
@@ -240,9 +240,10 @@ class Run:
         self.record(status=status, end=now())
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write ``content`` to a file of the folder, whole or not at all."""
+        """Write ``content`` to a file of the folder, whole or not at all; see :func:`json_numbers`."""
         if self.is_writer:
-            write_atomically(self.folder / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+            text = json.dumps(json_numbers(content), indent=2, allow_nan=False)
+            write_atomically(self.folder / name, text + "\n")
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -255,6 +256,12 @@ class Run:
         return content
 
 
+def sha256(path: Path) -> str:
+    """Checksum of a file's content, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` so that a reader or a crash never meets half a file."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -263,45 +270,3 @@ def write_atomically(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def command() -> str:
-    """The command line of this process."""
-    return shlex.join([Path(sys.executable).name, *sys.argv])
-
-
-def now() -> str:
-    """The time as ISO 8601 with its zone, to the second."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit of the code and what differs from it; ``None`` outside a git checkout."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain").splitlines()
-        digest = hashlib.sha256(git("diff", "HEAD").encode()).hexdigest() if changed else None
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit, "changed_files": changed, "diff_sha256": digest}
-
-
-def _hardware() -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if "model name" in line
-        ]
-        processor = names[0] if names else processor
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"platform": platform.platform(), "processor": processor, "cores": cores, "host": platform.node()}

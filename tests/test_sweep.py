@@ -14,8 +14,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiment.command_line import CONFIG_DIR
+from experiment.config import digest, run_config
 from experiment.run import Run
-from experiment.sweep import Job, claim_gpu, digest, run_config
+from experiment.sweep import Job
+from experiment.worker import claim_gpu
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["model.widths=[4,8]", "data.train_images=320", "callbacks.figures=null", "logger=none"]
@@ -254,7 +256,7 @@ def test_a_job_that_another_process_trains_is_left_to_it(tmp_path, configure):
 
 def test_processes_of_a_sweep_share_out_the_gpus(tmp_path):
     code = (
-        "import os, sys, time; from pathlib import Path; from experiment.sweep import claim_gpu;"
+        "import os, sys, time; from pathlib import Path; from experiment.worker import claim_gpu;"
         "claim_gpu(Path(sys.argv[1]), ['0', '1']); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True);"
         "sys.stdin.read()"
     )
