@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from custom_backend import optim
-from custom_backend.functional import activation, conv, dropout, loss, normalization, pooling
+from custom_backend.functional import activation, convolution, dropout, loss, normalization, pooling
 
 A = Any  # an array, or what a library function takes
 Case = Mapping[str, Any]  # arguments, in the order of the function's
@@ -232,12 +232,8 @@ def col2im_loss(forward: A, x: A, columns: A, shape: A, **window: A) -> A:
 
 def convolve(x: A, weight: A, stride: A, padding: A, bias: A = None) -> A:
     """The library's forward pass, with a bias."""
-    return conv.conv2d_forward(x, weight, np.zeros(len(weight)) if bias is None else bias, stride, padding)
-
-
-def convolve_backward(x: A, weight: A, grad: A, stride: A, padding: A) -> A:
-    """The library's (∂L/∂x, ∂L/∂W, ∂L/∂b)."""
-    return conv.conv2d_backward(convolve(x, weight, stride, padding)[1], grad)
+    bias = np.zeros(len(weight)) if bias is None else bias
+    return plain(convolution.conv2d_forward)(x, weight, bias, stride, padding)
 
 
 def normalise(x: A, weight: A, eps: A, bias: A = None, statistics: A = None) -> A:
@@ -294,7 +290,7 @@ WINDOWS: list[dict[str, Any]] = [
 
 def moved(arrays: Callable[[int, int], dict[str, Any]]) -> tuple[Case, ...]:
     """A case for each way in which the window moves; the arrays depend on how many windows there are."""
-    return tuple(arrays(*conv.output_size((6, 5), KERNEL, **window)) | window for window in WINDOWS)
+    return tuple(arrays(*convolution.output_size((6, 5), KERNEL, **window)) | window for window in WINDOWS)
 
 
 FLAT, IMAGE = normal((3, 4)), "channel, row, column, sample"
@@ -338,17 +334,17 @@ MOMENTS = {
 EXERCISES = {
     "im2col": Exercise(
         "im2col and its transpose, col2im",
-        "im2col and col2im in custom_backend/functional/conv.py",
+        "im2col and col2im in custom_backend/functional/convolution.py",
         (
             Task(
                 im2col,
-                plain(conv.im2col),
+                plain(convolution.im2col),
                 {"columns": "place in the kernel, window"},
                 moved(lambda *_: {"x": X, "kernel": KERNEL}),
             ),
             Task(
                 col2im,
-                plain(conv.col2im),
+                plain(convolution.col2im),
                 {"∂L/∂x": IMAGE},
                 moved(lambda h, w: {"columns": normal((18, h * w * 4)), "shape": X.shape, "kernel": KERNEL}),
                 loss=col2im_loss,
@@ -358,11 +354,11 @@ EXERCISES = {
     ),
     "conv": Exercise(
         "convolution, backward",
-        "conv2d_backward in custom_backend/functional/conv.py",
+        "conv2d_backward in custom_backend/functional/convolution.py",
         (
             Task(
                 conv2d_backward,
-                convolve_backward,
+                then(convolve, convolution.conv2d_backward, place=2),
                 {
                     "∂L/∂x": IMAGE,
                     "∂L/∂W": "output channel, channel, kernel row, kernel column",

@@ -16,7 +16,7 @@ Shapes (batch last; stride and padding are pairs (height, width)): x (C, H, W, N
 g (O, H', W', N) → ∂L/∂x as x, ∂L/∂W as W, ∂L/∂b (O,).
 
 Check: python grade.py exercises/conv.py
-Afterwards compare with `conv2d_backward` in custom_backend/functional/conv.py.
+Afterwards compare with `conv2d_backward` in custom_backend/functional/convolution.py.
 """
 
 import numpy as np

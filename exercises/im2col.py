@@ -16,7 +16,7 @@ Shapes (the batch is the LAST axis, as everywhere in this course; kernel, stride
 A loop over the kh · kw places of the kernel is enough: each is one slice of the padded image.
 
 Check: python grade.py exercises/im2col.py
-Afterwards compare with `im2col` and `col2im` in custom_backend/functional/conv.py.
+Afterwards compare with `im2col` and `col2im` in custom_backend/functional/convolution.py.
 """
 
 import numpy as np

@@ -448,11 +448,18 @@ HOSTILE = {
     "a shell": ("import subprocess\nsubprocess.run(['sleep', '1000'])\n", "not done after"),
     "endless printing": ("while True: print('x' * 1000)\n", "prints more than 100,000 characters"),
     "much memory": ("import numpy as np\nnp.ones(10**12)\n", "Unable to allocate"),
-    "ever more memory": ("a = []\nwhile True: a.append(bytearray(10**8))\n", "MemoryError"),
+    "ever more memory": (
+        "import numpy as np\na = []\nwhile True: a.append(np.empty(10**6))\n",
+        "Unable to allocate",
+    ),
     "the end": ("import os\nos._exit(0)\n", "ends the program"),
     "a crash of Python": ("import ctypes\nctypes.string_at(0)\n", r"crashes Python \(SIGSEGV\)"),
 }
 REPORTED = {
+    "memory": (
+        "import numpy as np\ndef selu_forward(x):\n    return np.ones(10**13)\n",
+        "asks for more memory",
+    ),
     "exit": ("def selu_forward(x):\n    exit()\n", r"selu_forward ends the program \(exit\)"),
     "exit when read": ("raise SystemExit(0)\n", "the file ends the program"),
     "a syntax error": ("def selu_forward(x)\n    return x\n", r"not Python: expected ':' \(line 1: def"),
@@ -547,7 +554,8 @@ def test_a_single_file_is_reported(tmp_path, run_door):
     assert done.code == 0, done
     assert done.out.count("\n  right") == 3
     assert (
-        "All right. Now compare yours with conv2d_backward in custom_backend/functional/conv.py." in done.out
+        "All right. Now compare yours with conv2d_backward in custom_backend/functional/convolution.py."
+        in done.out
     )
     (tmp_path / "conv.py").write_text(
         "from im2col import im2col\nprint('hello')\n" + SOLUTIONS["conv"].replace("+=", "=")
