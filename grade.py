@@ -52,7 +52,7 @@ class Finding(NamedTuple):
     says: str
 
 
-# ------------------------------------------------------------------------------------- calling what a student wrote
+# ---- calling what a student wrote
 
 
 def blame(error: BaseException, module: ModuleType) -> str:
@@ -128,15 +128,14 @@ def answer(module: ModuleType, task: Task, arguments: Case, dtype: type = float)
             raise Wrong(f"{result} is of dtype {got.dtype}: for arguments of {wanted} it must be {wanted}")
         if not isinstance(got, np.ndarray) and task.results[result]:
             raise Wrong(f"{name} must return an array ({result}); it returns {said}")
-        if not task.results[result] and not (
-            np.ndim(got) == 0 and isinstance(np.asarray(got).item(), numbers.Real)
-        ):
+        scalar = isinstance(got, np.ndarray) and got.ndim == 0 and got.dtype.kind in "fiu"
+        if not task.results[result] and not (scalar or isinstance(got, numbers.Real)):
             shape = f" of shape {got.shape}" if isinstance(got, np.ndarray) else ""
             raise Wrong(f"{name} must return a number ({result}); it returns {said}{shape}")
     return [np.asarray(got) for got in answers]
 
 
-# ------------------------------------------------------------------------------------------------ what is wrong with it
+# ---- what is wrong with it
 
 
 def same(got: Any, expected: Any, part: Any = ...) -> bool:
@@ -180,7 +179,8 @@ def shape_fault(got: Any, right: Any) -> str:
         *(itertools.combinations(range(got.ndim), n) for n in range(1, got.ndim + 1))
     ):
         if got.size < 1e6 and same(got.sum(axes), right):
-            return f"{said}; the sum over {'the batch' if axes == (got.ndim - 1,) else f'axes {axes}'} is missing"
+            over = "the batch" if axes == (got.ndim - 1,) else f"axes {axes}"
+            return f"{said}; the sum over {over} is missing"
     if got.size == right.size:
         if got.ndim == right.ndim > 2 and same(np.moveaxis(got, 0, -1), right):
             return f"{said}; the batch must be the LAST axis"
@@ -319,7 +319,9 @@ def check(exercise: Exercise, module: ModuleType) -> list[Finding]:
             faults = [judge(task, index, got, right) for index in range(len(task.results))]
             if not any(faults):
                 single = {
-                    key: value.astype(np.float32) if getattr(value, "dtype", None) == float else value
+                    key: value.astype(np.float32)
+                    if isinstance(value, np.ndarray) and value.dtype == np.float64
+                    else value
                     for key, value in task.cases[0].items()
                 }
                 answer(module, task, single, np.float32)
@@ -338,17 +340,17 @@ def check(exercise: Exercise, module: ModuleType) -> list[Finding]:
                 fits = math.isclose(along, numerical, rel_tol=1e-4, abs_tol=1e-6)
                 if trusted and not wrong:
                     says += " and with numerical derivatives" if fits else ", not with numerical derivatives"
-                elif trusted and "entries" in wrong:
-                    says += f"; along a random direction it gives {along:.4g}, numerically {numerical:.4g} is right"
+                elif trusted and not fits and "entries" in wrong:
+                    says += f"; along a random direction it is {along:.4g}, numerically {numerical:.4g}"
                 elif wrong and fits and not trusted:
-                    says += f"; it is the derivative of your {exercise.tasks[0].solution.__name__}: mend that first"
+                    says += f"; it fits your {exercise.tasks[0].solution.__name__}, so mend that first"
             findings.append(Finding("wrong" if wrong else "right", says))
         if got[0][0].shape == right[0][0].shape:
             forward, trusted = getattr(module, task.solution.__name__), not any(faults)
     return findings
 
 
-# ---------------------------------------------------------------------------------------------- in a process of its own
+# ---- in a process of its own
 
 
 def load(path: Path) -> ModuleType:
@@ -374,7 +376,7 @@ def load(path: Path) -> ModuleType:
 
 def inside(path: Path, folder: Path, seconds: float) -> None:
     """Grade in this process, within limits, and leave the findings in the folder."""
-    sys.modules["numba"] = None  # type: ignore[assignment]  # takes seconds to import; the formulas do without
+    sys.modules["numba"] = None  # type: ignore[assignment]  # takes seconds to import
     sys.dont_write_bytecode = True
     sys.path.append(str(path.parent))  # where the student's other exercises are
     if resource:
@@ -399,9 +401,12 @@ def grade(path: Path, seconds: float = SECONDS) -> tuple[list[Finding], str]:
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             [sys.executable, __file__, INSIDE, str(path.resolve()), folder, str(seconds)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env=os.environ | {"PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1"},
+        )
 
         pipe = process.stdout
         assert pipe is not None
@@ -416,7 +421,8 @@ def grade(path: Path, seconds: float = SECONDS) -> tuple[list[Finding], str]:
             while piece := os.read(pipe.fileno(), 1 << 16):
                 printed.extend(piece)
                 if len(printed) > PRINTED:
-                    return end()
+                    end()
+                    break
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
@@ -452,7 +458,7 @@ def outcome(path: Path, folder: Path, code: int, seconds: float, printed: int) -
     return [Finding("wrong", f"the file ends the program (exit code {code}) before it is graded")]
 
 
-# --------------------------------------------------------------------------------------------------------- what is shown
+# ---- what is shown
 
 
 def show(head: str, text: str, indent: int = 0) -> None:
@@ -508,24 +514,19 @@ def stop(message: str) -> NoReturn:
 
 def files(word: str) -> list[Path]:
     """The exercises that a word of the command line means: a file, or all of a folder."""
-    path = Path(word)
+    path, order = Path(word), list(EXERCISES)
+    known = f"Exercises: {', '.join(order)}."
     if path.is_dir():
         found = [file for file in path.rglob("*.py") if file.stem in EXERCISES]
-        order = list(EXERCISES)
         found.sort(key=lambda file: (file.parent, order.index(file.stem)))
-        return found or stop(
-            f"{word} holds no exercise. Exercises: {', '.join(f'{name}.py' for name in order)}"
-        )
+        return found or stop(f"{word} holds no exercise. {known}")
     if path.exists() and path.suffix == ".py" and path.stem in EXERCISES:
         return [path]
-    near = difflib.get_close_matches(path.stem, EXERCISES, 1, cutoff=0.5)
+    near = difflib.get_close_matches(path.stem, order, 1, cutoff=0.5)
     beside = [folder / f"{near[0]}.py" for folder in (path.parent, COURSE) if near]
-    hint = next(
-        (f"Did you mean {file}?" for file in beside if file.exists()), f"Exercises: {', '.join(EXERCISES)}."
-    )
-    stop(
-        f"{word} {'is no exercise; a file is known by its name' if path.exists() else 'does not exist'}. {hint}"
-    )
+    hints = [f"Did you mean {file}?" for file in beside if file.exists()]
+    what = "is no exercise; a file is known by its name" if path.exists() else "does not exist"
+    stop(f"{word} {what}. {(hints or [known])[0]}")
 
 
 def main() -> None:

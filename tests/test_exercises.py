@@ -1,4 +1,4 @@
-"""`grade.py` as a student meets it: right solutions pass, the common mistakes are named, nothing is suffered."""
+"""`grade.py` as a student meets it: right solutions pass, common mistakes are named, nothing is suffered."""
 
 import re
 from pathlib import Path
@@ -271,7 +271,7 @@ BUGS = [
     (
         "conv",
         "return grad_padded",
-        "grad_padded[:, [ph, ph + H - 1]] = 0\n    grad_padded[:, :, [pw, pw + W - 1]] = 0\n    return grad_padded",
+        "grad_padded[:, [ph, ph + H - 1]] = grad_padded[:, :, [pw, pw + W - 1]] = 0\n    return grad_padded",
         "∂L/∂x .*border",
     ),
     (
@@ -352,7 +352,7 @@ BUGS = [
         "focal_loss",
         "pt == 1",
         "pt == 2",
-        "∂L/∂z is right on ordinary inputs, but not where p_t is rounded to 1",
+        "∂L/∂z is right on ordinary inputs, but not for logits of 1000",
     ),
     ("selu", "(np.exp(x[low]) - 1)", "np.exp(x[low])", "y is missing the − 1"),
     ("selu", "y = l * x", "y = x.copy()", "y is missing the factor λ where x > 0"),
@@ -448,11 +448,18 @@ HOSTILE = {
     "a shell": ("import subprocess\nsubprocess.run(['sleep', '1000'])\n", "not done after"),
     "endless printing": ("while True: print('x' * 1000)\n", "prints more than 100,000 characters"),
     "much memory": ("import numpy as np\nnp.ones(10**12)\n", "Unable to allocate"),
-    "ever more memory": ("a = []\nwhile True: a.append(bytearray(10**8))\n", "MemoryError"),
+    "ever more memory": (
+        "import numpy as np\na = []\nwhile True: a.append(np.empty(10**6))\n",
+        "Unable to allocate",
+    ),
     "the end": ("import os\nos._exit(0)\n", "ends the program"),
     "a crash of Python": ("import ctypes\nctypes.string_at(0)\n", r"crashes Python \(SIGSEGV\)"),
 }
 REPORTED = {
+    "memory": (
+        "import numpy as np\ndef selu_forward(x):\n    return np.ones(10**13)\n",
+        "asks for more memory",
+    ),
     "exit": ("def selu_forward(x):\n    exit()\n", r"selu_forward ends the program \(exit\)"),
     "exit when read": ("raise SystemExit(0)\n", "the file ends the program"),
     "a syntax error": ("def selu_forward(x)\n    return x\n", r"not Python: expected ':' \(line 1: def"),
@@ -547,7 +554,8 @@ def test_a_single_file_is_reported(tmp_path, run_door):
     assert done.code == 0, done
     assert done.out.count("\n  right") == 3
     assert (
-        "All right. Now compare yours with conv2d_backward in custom_backend/functional/conv.py." in done.out
+        "All right. Now compare yours with conv2d_backward in custom_backend/functional/convolution.py."
+        in done.out
     )
     (tmp_path / "conv.py").write_text(
         "from im2col import im2col\nprint('hello')\n" + SOLUTIONS["conv"].replace("+=", "=")
@@ -565,7 +573,7 @@ def test_a_folder_is_a_table(tmp_path, run_door):
         (tmp_path / student / "notes.py").write_text("")
     done = run_door("grade.py", tmp_path)
     assert done.code == 1
-    head, anna, ben, count = done.out.splitlines()
+    _, anna, ben, count = done.out.splitlines()
     assert re.search(r"anna/adam.py\s+1/3\s+parameter averages g", anna)
     assert re.search(r"ben/adam.py\s+0/1\s+adam_step raises NameError: name 'gradg'", ben)
     assert count == "0 of 2 right"
