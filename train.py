@@ -53,7 +53,7 @@ def train_alone(run: Run) -> float | None:
 
     try:
         return train(run.config, run)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         log.info(f"continue with: {invocation('train')} resume={run.folder}")
         raise
 

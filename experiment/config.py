@@ -30,6 +30,7 @@ def digest(config: DictConfig) -> str:
     for key in ("name", "output_dir", "resume"):
         del plain[key]
     del plain["data"]["download"]
+    plain["callbacks"].pop("interruption", None)
     if plain["data"]["dataset"] != "image_folder":  # a data set with a name is the same wherever it lies
         del plain["data"]["root"]
     plain = json.loads(json.dumps(plain), parse_int=float)  # 0 and 0.0 mean the same

@@ -38,8 +38,8 @@ class Knob:
     """One value that a user can set.
 
     Args:
-        kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"``, ``"path"`` (not empty), ``"name"`` (a folder's) or
-            ``"list[int]"``, ``"list[float]"``.
+        kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"``, ``"path"`` (not empty), ``"name"`` (of a
+            folder), ``"list[int]"`` or ``"list[float]"``.
         meaning: one line for ``--help``.
         interval: the allowed numbers as a mathematician writes them, such as ``"[0, 1)"``.
         choices: the allowed strings; empty for any.
@@ -197,6 +197,7 @@ KNOBS: dict[str, Knob] = {
     "callbacks.checkpoint.monitor": Knob(
         "str", "what the best epoch is best in", choices=("val_acc", "val_loss")
     ),
+    "callbacks.interruption.requeue": Knob("bool", "hand a Slurm job back when a signal ended its run"),
     "callbacks.early_stopping.monitor": Knob("str", "what must improve", choices=("val_acc", "val_loss")),
     "callbacks.early_stopping.mode": Knob("str", "which way is better", choices=("max", "min")),
     "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -106,15 +108,13 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     """
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
-    callbacks: list[Callback] = [
-        # a callback that writes elsewhere than into the run folder would lose its files when the run moves
-        instantiate(
-            OmegaConf.merge(node, {"dirpath": str(folder / node.dirpath)}) if "dirpath" in node else node
-        )
-        for node in config.callbacks.values()
-        if node
-    ]
-    callbacks.append(Interruption())
+    nodes = [node for node in config.callbacks.values() if node]
+    for node in nodes:  # files elsewhere than in the run folder would be lost when the run moves
+        if "dirpath" in node:
+            node.dirpath = str(folder / node.dirpath)
+    callbacks: list[Callback] = [instantiate(node) for node in nodes]
+    if not any(isinstance(callback, Interruption) for callback in callbacks):
+        callbacks.append(Interruption())
     shows_progress = any(isinstance(callback, ProgressBar) for callback in callbacks)  # one of the user's
     if sys.stderr.isatty() and not shows_progress and not swept(Run(folder)):  # a sweep prints a line a job
         callbacks.insert(0, Progress())  # its line is gone before the others print
@@ -126,9 +126,12 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         for name, node in config.logger.items()
         if node
     ]
+    # Lightning would write a checkpoint of its own at Slurm's warning and requeue the job unasked
+    slurm: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     try:
-        return Trainer(
+        trainer = Trainer(
             **_plain(config.trainer),
+            plugins=slurm,
             default_root_dir=folder,
             callbacks=callbacks,
             logger=loggers,
@@ -142,6 +145,16 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         raise UserError(
             f"this trainer cannot work here: {reason} Set trainer=cpu or other devices"
         ) from reason
+    trainer._checkpoint_connector = _NothingUnasked(trainer)
+    return trainer
+
+
+class _NothingUnasked(_CheckpointConnector):
+    """Loads what it is told; inside a Slurm job Lightning prefers an ``hpc_ckpt_*.ckpt`` of the folder."""
+
+    @property
+    def _hpc_resume_path(self) -> None:
+        return None
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

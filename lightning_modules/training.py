@@ -18,6 +18,7 @@ from experiment.results import table
 from experiment.run import Run
 from experiment.schema import flatten
 from experiment.sweep import swept
+from experiment.worker import PREEMPTED, ending_on_signals, requeue_slurm_job
 from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
@@ -36,15 +37,27 @@ def train(config: DictConfig, run: Run) -> float | None:
 
     Raises:
         UserError: for what the user can mend; the run's status is then ``failed``.
-        KeyboardInterrupt: after Ctrl-C or a termination signal; the run's status is then ``interrupted``.
+        KeyboardInterrupt: after Ctrl-C; the run's status is then ``interrupted``.
+        SystemExit: with code 143 after another signal; the run's status is then ``interrupted``.
     """
     _quieten_lightning()
-    with run.session():
+    try:
+        return _train(config, run)
+    except SystemExit:
+        if (config.callbacks.get("interruption") or {}).get("requeue") and run.is_writer:
+            requeue_slurm_job()
+        raise
+
+
+def _train(config: DictConfig, run: Run) -> float | None:
+    with ending_on_signals(), run.session():
         try:
             measured = _fit_and_test(config, run)
-        except (KeyboardInterrupt, SystemExit) as signal:  # Lightning turns Ctrl-C into an exit
+        except (KeyboardInterrupt, SystemExit) as signal:
             run.finish("interrupted")
-            raise KeyboardInterrupt from signal
+            if isinstance(signal, SystemExit) and signal.code == PREEMPTED:
+                raise
+            raise KeyboardInterrupt from signal  # Lightning turns Ctrl-C into an exit
         except BaseException as failure:
             run.finish(
                 "failed", error=f"{type(failure).__name__}: {failure}", traceback=traceback.format_exc()
