@@ -1,15 +1,11 @@
-"""Everything torch: networks, data, the LightningModule and what surrounds its training; and use as a library.
+"""Everything torch: networks, data, the LightningModule and what surrounds its training; also as a library.
 
->>> from lightning_modules import compose, train
->>> compose("model=enhanced", "data=cifar10").trainer.max_epochs
-100
->>> run = train("trainer=smoke", "model.widths=[4,8]", "name=library")
->>> sorted(run.results)[:2], len(run.metrics)
-
-:func:`train` leaves what ``python train.py`` leaves: a :class:`Run`, which is its folder.
+:func:`compose` shows the configuration of a run, :func:`train` trains it and returns the :class:`Run`, which is
+its folder: the same as that of ``python train.py``. Importing this package is quick, it imports torch later.
 """
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiment.errors import UserError as UserError
@@ -23,3 +19,39 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def compose(*overrides: str, config_dir: Path | None = None) -> "DictConfig":
+    """The configuration of a run.
+
+    Args:
+        *overrides: ``group=option`` and ``knob=value`` as ``python train.py`` takes them.
+        config_dir: a folder of configurations of your own, as ``--config-dir``.
+
+    Raises:
+        UserError: naming every unknown option, unknown key and value out of range, with what is allowed.
+    """
+    from experiment.command_line import compose_run
+    from experiment.config import run_config
+
+    return run_config(compose_run(overrides, config_dir))
+
+
+def train(*overrides: str, config_dir: Path | None = None) -> Run:
+    """Train and test a run as ``python train.py`` does; ``resume=FOLDER`` goes on with one.
+
+    Nothing is printed but what ``logging`` is asked to show: the epochs are at level INFO. Arguments are those
+    of :func:`compose`.
+
+    Raises:
+        UserError: for what the caller can mend, before torch is imported where that is possible.
+        KeyboardInterrupt: after Ctrl-C, with the run's state saved.
+    """
+    from experiment.command_line import compose_run
+    from experiment.worker import claim_run
+
+    composed = compose_run(overrides, config_dir)
+    run = claim_run(composed, composed.hydra)
+    if run.status != "finished":
+        from lightning_modules.training import train as fit
+
+        fit(run.config, run)
+    return run
