@@ -34,7 +34,7 @@ def job(config: DictConfig) -> float | None:
         if run is None:
             return None
         if run.status != "finished":
-            return train_in_sweep(run, config) if is_sweep else train_alone(run)
+            return train_job(run, config, is_sweep)
         if not is_sweep:
             log.info(f"nothing to resume:\n{table(run.results, run.folder)}")
         return run.results.get("monitored")
@@ -46,8 +46,10 @@ def job(config: DictConfig) -> float | None:
         raise SystemExit(130) from None
 
 
-def train_alone(run: Run) -> float | None:
-    """Train the only run and say how to go on where that is interrupted."""
+def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
+    """Train a run; where it is one of a sweep, its log goes to its folder only."""
+    for handler in logging.getLogger().handlers if is_sweep else ():
+        handler.setLevel(logging.CRITICAL + 1)
     with loading():  # after every check: it takes seconds
         from lightning_modules.training import train
 
@@ -56,19 +58,8 @@ def train_alone(run: Run) -> float | None:
     except (KeyboardInterrupt, SystemExit):
         log.info(f"continue with: {invocation('train')} resume={run.folder}")
         raise
-
-
-def train_in_sweep(run: Run, composed: DictConfig) -> float | None:
-    """Train one job of a sweep; its log goes to its folder only."""
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.CRITICAL + 1)
-    with loading():
-        from lightning_modules.training import train
-
-    try:
-        return train(run.config, run)
     finally:
-        if not composed.resume:  # the sweeper is not ours, which prints these lines itself
+        if is_sweep and not config.resume:  # the sweeper is not ours, which prints these lines itself
             print(f"{run.folder.name}  {outcome(run)}", flush=True)
 
 

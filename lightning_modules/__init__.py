@@ -1,7 +1,7 @@
 """Everything torch: networks, data, the LightningModule and what surrounds its training; also as a library.
 
-:func:`compose` shows the configuration of a run, :func:`train` trains it and returns the :class:`Run`, which is
-its folder: the same as that of ``python train.py``. Importing this package is quick, it imports torch later.
+:func:`compose` shows the configuration of a run, :func:`train` trains it and returns the :class:`Run`, which
+is its folder: the same as that of ``python train.py``. Importing this package is quick, it imports torch later.
 """
 
 import os
@@ -38,8 +38,8 @@ def compose(*overrides: str, config_dir: Path | None = None) -> "DictConfig":
 def train(*overrides: str, config_dir: Path | None = None) -> Run:
     """Train and test a run as ``python train.py`` does; ``resume=FOLDER`` goes on with one.
 
-    Nothing is printed but what ``logging`` is asked to show: the epochs are at level INFO. Arguments are those
-    of :func:`compose`.
+    Nothing is printed but what ``logging`` is asked to show: the epochs are at level INFO. Arguments are
+    those of :func:`compose`.
 
     Raises:
         UserError: for what the caller can mend, before torch is imported where that is possible.
