@@ -1,7 +1,7 @@
 """Everything torch: networks, data, the LightningModule and what surrounds its training; also as a library.
 
 :func:`compose` shows the configuration of a run, :func:`train` trains it and returns the :class:`Run`, which
-is its folder: the same as that of ``python train.py``. Importing this package is quick, it imports torch later.
+is its folder: the same as that of ``python train.py``. Importing this package does not import torch yet.
 """
 
 import os
