@@ -24,7 +24,8 @@ from experiment.schema import KNOBS, OPEN_NODES, Knob, flatten, nearest, problem
 # an installed package holds conf/, in a checkout it lies beside experiment/
 CONFIG_DIR = next(path for path in (ROOT / "experiment" / "conf", ROOT / "conf") if path.is_dir())
 GROUPS = (
-    "model", "data", "optimizer", "scheduler", "loss", "trainer", "callbacks", "logger", "experiment",
+    "model", "data", "optimizer", "scheduler", "loss", "metrics", "trainer", "callbacks", "logger",
+    "experiment",
 )  # fmt: skip
 
 
@@ -109,12 +110,15 @@ def _check_overrides(
             continue
         options = loader.get_group_options(key, config_name="train", overrides=path)
         chosen = _values(override)
-        if options and not override.is_delete() and all(v is None or isinstance(v, str) for v in chosen):
+        named = [name for value in chosen for name in (value if isinstance(value, list) else [value])]
+        if options and not override.is_delete() and all(v is None or isinstance(v, str) for v in named):
             wrong += [
                 f"{key}={value}: no such option.{nearest(str(value), options)} Options: {', '.join(options)}"
-                for value in chosen
+                for value in named
                 if value not in options
             ]
+            if key != "metrics" and any(isinstance(value, list) for value in chosen):
+                wrong.append(f"{override.input_line}: takes one option; several are a sweep: -m {key}=a,b")
             groups.append((key, chosen))
         else:
             values.append((override, chosen))

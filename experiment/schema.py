@@ -7,6 +7,7 @@ and :func:`problems` holds a composed configuration against the table before tor
 import ast
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiment.signature import ancestors, definition
+from experiment import metrics
+from experiment.errors import UserError
+from experiment.signature import Definition, ancestors, definition, qualified
 
 CLASSES = {
     "torch.nn": "torch.nn.Module",
@@ -159,6 +162,15 @@ KNOBS: dict[str, Knob] = {
     "data.image_size": _positive("int", "resize a folder's images to this many pixels a side", optional=True),
     "data.channels": Knob("int", "channels of a folder's images: 1, 3 or 4", "[1, 4]", optional=True),
     "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
+    "data.background": Knob("str", "colour behind transparent images", choices=("white", "black", "grey")),
+    "data.cache": Knob(
+        "str", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
+    ),
+    "data.on_leak": Knob(
+        "str",
+        "a test image is also a training image, or one image has two classes: warn, stop, or leave it out",
+        choices=("warn", "error", "drop"),
+    ),
     # optimizer
     "optimizer.lr": Knob("float", "learning rate", "(0, inf)"),
     "optimizer.weight_decay": Knob("float", "weight decay", "[0, inf)"),
@@ -195,11 +207,13 @@ KNOBS: dict[str, Knob] = {
     "trainer.limit_test_batches": Knob("int", "test on so many batches", "[1, inf)", optional=True),
     # callbacks
     "callbacks.checkpoint.monitor": Knob(
-        "str", "what the best epoch is best in", choices=("val_acc", "val_loss")
+        "str", "what the best epoch is best in: val_loss, or val_ with one of the metrics of metrics=…"
+    ),
+    "callbacks.early_stopping.monitor": Knob("str", "what must improve, as of callbacks.checkpoint.monitor"),
+    "callbacks.early_stopping.mode": Knob(
+        "str", "which way is better; null = that of the metric", choices=("max", "min"), optional=True
     ),
     "callbacks.interruption.requeue": Knob("bool", "hand a Slurm job back when a signal ended its run"),
-    "callbacks.early_stopping.monitor": Knob("str", "what must improve", choices=("val_acc", "val_loss")),
-    "callbacks.early_stopping.mode": Knob("str", "which way is better", choices=("max", "min")),
     "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),
 }
 
@@ -239,7 +253,9 @@ def refusal(target: str) -> str | None:
     package, _, name = target.rpartition(".")
     if not all(part.isidentifier() and not part.startswith("_") for part in target.split(".")):
         return f"{target!r} is no public name"
-    is_ours = package.split(".")[0] == "lightning_modules"
+    if package.split(".")[0] in os.environ.get("TRUSTED_PACKAGES", "").split(","):
+        return None
+    is_ours = package.split(".")[0] == "lightning_modules" or package.startswith("experiment.metrics.")
     if package not in CLASSES and not is_ours:
         return f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built"
     found = definition(target)
@@ -247,13 +263,24 @@ def refusal(target: str) -> str | None:
         return f"there is no such thing: {package} has no {name}"
     if isinstance(found.node, ast.FunctionDef):
         is_registered = f"{found.module}.".startswith(tuple(f"{module}." for module in FUNCTIONS))
-        return None if is_registered else f"of functions only those of {', '.join(FUNCTIONS)} can be built"
+        if is_registered or is_metric(found):
+            return None
+        return f"of functions only those of {', '.join(FUNCTIONS)} and metrics can be built"
     bases = [CLASSES[package]] if package in CLASSES else [*CLASSES.values()]
     wanted = {full.name for base in bases if (full := definition(base))}
     is_foreign = is_ours and not found.module.startswith("lightning_modules.")
     if is_foreign or ancestors(target).isdisjoint(wanted):
         return f"it is no {' or '.join(base.rpartition('.')[2] for base in bases)}"
     return None
+
+
+def is_metric(found: Definition) -> bool:
+    """Whether what is defined there is a function with the decorator of a metric."""
+    decorators = getattr(found.node, "decorator_list", [])
+    calls = [qualified(call.func, found.module) or "" for call in decorators if isinstance(call, ast.Call)]
+    return any(
+        (full := definition(call)) and full.name == "experiment.metrics.table.metric" for call in calls
+    )
 
 
 def problem(key: str, value: object, default: object = None) -> str | None:
@@ -282,4 +309,21 @@ def problem(key: str, value: object, default: object = None) -> str | None:
 
 def problems(config: DictConfig) -> list[str]:
     """Everything that is wrong with the values of a composed configuration, one line each."""
-    return [line for key, value in flatten(config).items() if (line := problem(key, value)) is not None]
+    wrong = [line for key, value in flatten(config).items() if (line := problem(key, value)) is not None]
+    if wrong:
+        return wrong
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    try:
+        return metrics.monitor_problems(plain["callbacks"], chosen_metrics(config))
+    except UserError as mistake:
+        return [str(mistake)]
+
+
+def chosen_metrics(config: DictConfig) -> dict[str, metrics.Metric]:
+    """Key → row of the metrics of a run.
+
+    Raises:
+        UserError: see :func:`experiment.metrics.chosen`.
+    """
+    node: Any = OmegaConf.to_container(config.metrics, resolve=True) if "metrics" in config else None
+    return metrics.chosen(node, refusal)

@@ -24,6 +24,7 @@ from experiment.config import digest
 from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.provenance import command, git_state, now
+from experiment.results import headline, shown
 from experiment.run import Run
 from experiment.schema import problems
 
@@ -226,8 +227,9 @@ def outcome(run: Run) -> str:
     """One phrase on how a run ended: its accuracies and time, or what went wrong."""
     results, status = run.results, run.status
     if status == "finished":
-        figures = [f"test {results['test_acc']:.2%}"]
-        figures += [f"val {results['val_acc']:.2%}"] if results.get("val_acc") is not None else []
+        key = headline(results)
+        figures = [f"{stage} {shown(results, name)}" for stage in ("test", "val")
+                   if (name := f"{stage}_{key}") in results]  # fmt: skip
         return "  ".join([*figures, _duration(results.get("seconds", 0.0))])
     return f"{status.upper()} {results.get('error', '')}".strip().splitlines()[0]
 

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiment.errors import UserError
+from experiment.metrics import row as metric_row
 from experiment.run import Run
-from experiment.schema import refusal
+from experiment.schema import chosen_metrics, refusal
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
 from lightning_modules.callbacks import Interruption, Progress
@@ -95,6 +96,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         classes=data.classes,
         mean=data.mean,
         std=data.std,
+        metrics=chosen_metrics(config).values(),
+        weighs_batches_alike="metrics" not in config,  # a run of version 0.1
     )
 
 
@@ -108,11 +111,7 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     """
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
-    nodes = [node for node in config.callbacks.values() if node]
-    for node in nodes:  # files elsewhere than in the run folder would be lost when the run moves
-        if "dirpath" in node:
-            node.dirpath = str(folder / node.dirpath)
-    callbacks: list[Callback] = [instantiate(node) for node in nodes]
+    callbacks: list[Callback] = [_callback(node, folder) for node in config.callbacks.values() if node]
     if not any(isinstance(callback, Interruption) for callback in callbacks):
         callbacks.append(Interruption())
     shows_progress = any(isinstance(callback, ProgressBar) for callback in callbacks)  # one of the user's
@@ -155,6 +154,17 @@ class _NothingUnasked(_CheckpointConnector):
     @property
     def _hpc_resume_path(self) -> None:
         return None
+
+
+def _callback(node: DictConfig, folder: Path) -> Callback:
+    """A callback of the run in ``folder``."""
+    extra = {}
+    if "dirpath" in node:  # what is written elsewhere would be lost when the run moves
+        extra["dirpath"] = str(folder / node.dirpath)
+    if node.get("monitor") and "mode" in node and node.mode is None:  # as the metric is better
+        extra["mode"] = "max" if metric_row(node.monitor).sign > 0 else "min"
+    callback: Callback = instantiate(node, **extra)
+    return callback
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:
