@@ -1,7 +1,7 @@
 """What a command line says, checked against the schema before anything heavy is imported."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,24 @@ def check(argv: list[str]) -> None:
                 raise SystemExit(0)
     except (HydraException, OmegaConfBaseException) as mistake:
         raise UserError(str(mistake)) from mistake
+
+
+def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """Compose what ``train.py`` would for a single run, with its ``hydra`` node.
+
+    Args:
+        overrides: ``group=option`` and ``knob=value``.
+        config_dir: a folder of configurations of the user's own.
+
+    Raises:
+        UserError: as :func:`check`.
+    """
+    if flags := [word for word in overrides if word.startswith("-")]:
+        raise UserError(f"{' '.join(flags)}: only group=option and knob=value are taken here")
+    check([*overrides, *(["--config-dir", str(config_dir)] if config_dir else [])])
+    path = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("train", [*path, *overrides], return_hydra_config=True)
 
 
 def _replace_options_of_plugins() -> None:
