@@ -173,26 +173,22 @@ def mistakes(task: Task, result: str) -> list[list[str]]:
     return [mistake for rows in of_task for mistake in rows if re.match(mistake[0], result)]
 
 
-def shape_fault(got: Any, right: Any) -> str:
+def shape_fault(got: Any, right: Any, axes: Sequence[str], counts: Mapping[str, int]) -> str:
     """What an array of the wrong shape has wrong."""
-    said = f"has the shape {got.shape}: expected is {right.shape}"
+    said = f"has the shape {got.shape}: expected is {right.shape}, ({', '.join(filter(None, axes))})"
     if not got.size:
         return f"{said}; a slice such as p:-p is empty for p = 0"
-    for axes in itertools.chain(
-        *(itertools.combinations(range(got.ndim), n) for n in range(1, got.ndim + 1))
-    ):
-        if got.size < 1e6 and same(got.sum(axes), right):
-            over = "the batch" if axes == (got.ndim - 1,) else f"axes {axes}"
-            return f"{said}; the sum over {over} is missing"
-    if got.size == right.size:
-        if got.ndim == right.ndim > 2 and same(np.moveaxis(got, 0, -1), right):
-            return f"{said}; the batch must be the LAST axis"
-        if got.ndim == right.ndim and any(
-            same(got.transpose(o), right) for o in itertools.permutations(range(got.ndim))
-        ):
-            return f"{said}; it is transposed"
-        if same(got.reshape(right.shape), right):
-            return f"{said}; its numbers are right"
+    if got.size == right.size and same(got.reshape(right.shape), right):
+        return f"{said}; its numbers are right"
+    orders = itertools.permutations(range(got.ndim)) if got.ndim == right.ndim else ()
+    if any(same(got.transpose(order), right) for order in orders):
+        batch_first = got.ndim > 2 and same(np.moveaxis(got, 0, -1), right)
+        return f"{said}; {'the batch must be the LAST axis' if batch_first else 'it is transposed'}"
+    for n in range(1, got.ndim + 1 if got.size < 1e6 else 0):
+        for lost in itertools.combinations(range(got.ndim), n):
+            if same(got.sum(lost), right):
+                batch = n == 1 and got.shape[lost[0]] == counts.get("the batch size")
+                return f"{said}; the sum over {'the batch' if batch else f'axes {lost}'} is missing"
     return said
 
 
@@ -233,7 +229,7 @@ def pattern(got: Any, right: Any, axes: Sequence[str], counts: Mapping[str, int]
 def fault(got: Any, right: Any, axes: Sequence[str], counts: Mapping[str, int]) -> str:
     """What differs, in general words."""
     if got.shape != right.shape:
-        return shape_fault(got, right)
+        return shape_fault(got, right, axes, counts)
     bad = ~np.isfinite(got) & np.isfinite(right)
     if bad.any():
         where = f" in {bad.sum()} of {got.size} entries" if got.ndim else ""
@@ -274,12 +270,10 @@ def judge(task: Task, index: int, got: list[Any], right: list[Any]) -> str:
         if same(mine, value):
             return f"{name} is {other}: the results are in the wrong order"
     case = task.cases[first]
-    shape = next(value.shape for value in case.values() if isinstance(value, np.ndarray))
-    counts = {
-        "the batch size": shape[-1],
-        "rows · columns · batch": math.prod(shape[1:]),
-        "all entries": math.prod(shape),
-    }
+    arrays = {key: value.shape for key, value in case.items() if isinstance(value, np.ndarray)}
+    counts = {"the batch size": next(iter(arrays.values()))[-1]}
+    for key, shape in arrays.items():
+        counts |= {f"all of a channel of `{key}`": math.prod(shape[1:]), f"all of `{key}`": math.prod(shape)}
     said = fault(mine, expected, axes.split(", "), counts)
     if len(wrong) < ordinary and all(i < ordinary for i in wrong):
         plain = {key: value for key, value in case.items() if not isinstance(value, np.ndarray)}
@@ -436,7 +430,7 @@ def grade(path: Path, seconds: float = SECONDS) -> tuple[list[Finding], str]:
         except subprocess.TimeoutExpired:
             print(f"still running; it is stopped after {seconds:g} seconds", file=sys.stderr)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(seconds)
+                process.wait(seconds + 1)  # it ends itself after `seconds`, and says where it was
         finally:
             end()
             code = process.wait()
