@@ -378,9 +378,12 @@ def inside(path: Path, folder: Path, seconds: float) -> None:
     KERNELS.clear()  # the formulas alone: kernels need more than NumPy, and take seconds to import
     sys.dont_write_bytecode = True
     sys.path.append(str(path.parent))  # where the student's other exercises are
-    if resource:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))
+    with contextlib.suppress(
+        ValueError, OSError
+    ):  # macOS refuses, and so does a lower limit of the user's own
+        if resource:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     stack = (folder / "stack").open("w")
     faulthandler.enable(stack)
     faulthandler.dump_traceback_later(seconds, exit=True, file=stack)
