@@ -13,7 +13,7 @@ neural networks (2016), F(2 × 2, 3 × 3).
 Tiles lie two pixels apart. That each sum runs over contiguous memory, images have even and odd columns apart,
 (C, H, 2, W / 2, N); an array of transformed tiles is (4, 4, channels, rows, columns, batch).
 
-The sums take a pixel of ∞ to its neighbours' outputs as ∞ − ∞, which is NaN. So what comes out infinite or NaN,
+The sums take a pixel of ∞ to its neighbours' outputs as ∞ − ∞, which is NaN. So what comes out not finite,
 or too large for the dtype on the way, is computed again by im2col.
 """
 
