@@ -1,5 +1,6 @@
 """The pictures of a run, as files and in TensorBoard."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from experiment import figures
+from experiment.plots import run as plots
+from experiment.plots.style import png, write_png
 from lightning_modules.callbacks.history import History
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
@@ -41,9 +44,11 @@ class Figures(Callback):
         data = _data(trainer)
         if trainer.is_global_zero:
             originals, augmented, labels = data.samples(self.samples, self.draws)
+            if not data.augmentation:
+                augmented = augmented[:0]  # seven copies tell nothing
             names = [data.classes[label] for label in labels]
             title = f"Training samples of {data.dataset}, {'' if data.augmentation else 'not '}augmented"
-            figure = figures.augmented_samples(_pixels(originals), _pixels(augmented), names, title)
+            figure = plots.augmented_samples(_pixels(originals), _pixels(augmented), names, title)
             self._save(trainer, figure, "augmented_samples")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,7 +66,7 @@ class Figures(Callback):
             subtitle = (
                 f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
             )
-            self._save(trainer, figures.training_curves(rows, folder.name, subtitle), "training_curves")
+            self._save(trainer, plots.training_curves(rows, folder.name, subtitle), "training_curves")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the mistakes of an earlier test."""
@@ -86,7 +91,7 @@ class Figures(Callback):
         self._true = torch.cat([self._true, labels[wrong].cpu()])
         self._predicted = torch.cat([self._predicted, predicted[wrong].cpu()])
         self._confidences = torch.cat([self._confidences, confidences[wrong].cpu()])
-        keep = self._confidences.argsort(descending=True)[: figures.MAX_MISTAKES]
+        keep = self._confidences.argsort(descending=True)[: plots.MAX_MISTAKES]
         self._images, self._true = self._images[keep], self._true[keep]
         self._predicted, self._confidences = self._predicted[keep], self._confidences[keep]
 
@@ -98,8 +103,8 @@ class Figures(Callback):
             return
         classes = _data(trainer).classes
         folder = Path(trainer.default_root_dir).name
-        self._save(trainer, figures.confusion_matrix(counts, classes, folder), "confusion_matrix")
-        figure = figures.mistakes(
+        self._save(trainer, plots.confusion_matrix(counts, classes, folder), "confusion_matrix")
+        figure = plots.mistakes(
             _pixels(self._images),
             [classes[label] for label in self._true],
             [classes[label] for label in self._predicted],
@@ -112,10 +117,12 @@ class Figures(Callback):
     def _save(self, trainer: Trainer, figure: Figure, name: str) -> None:
         folder = Path(trainer.default_root_dir) / "figures"
         folder.mkdir(exist_ok=True)
-        figures.save(figure, folder / f"{name}.png")
+        content = png(figure)
+        write_png(content, folder / f"{name}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(name, figure, trainer.global_step)
+                pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+                logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
 
 
 def _data(trainer: Trainer) -> ImageDataModule:
