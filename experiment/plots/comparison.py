@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiment.metrics import units
 from experiment.plots.style import (
     INK,
     NARROW,
@@ -20,7 +21,6 @@ from experiment.plots.style import (
     pointed,
     scale_of_losses,
 )  # fmt: skip
-from experiment.report import units
 
 COLUMNS = 4  # of small multiples
 Rows = Sequence[Mapping[str, float | None]]

@@ -11,6 +11,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from experiment.metrics import row as metric_row
+from experiment.metrics import units
 from experiment.plots.style import (
     MARGIN,
     PALETTE,
@@ -24,7 +26,6 @@ from experiment.plots.style import (
     text_width,
     write,
 )  # fmt: skip
-from experiment.report import units
 
 MAX_ANNOTATED = 20  # classes; with more, the counts of a confusion matrix would be too small to read
 MAX_MISTAKES = 24
@@ -45,11 +46,13 @@ def training_curves(
     `monitor`; the other panel has a thin line there. An empty `metric` leaves its panel out.
     """
     figure = empty_figure(WIDTH, 3.35, title, subtitle)
-    choose = min if monitor.endswith("loss") else max
+    sign = metric_row(monitor).sign
     finite = [row for row in rows if math.isfinite(_value(row, monitor))]
-    best = choose(finite, key=lambda row: _value(row, monitor)) if finite else None
+    best = max(finite, key=lambda row: sign * _value(row, monitor)) if finite else None
     for left, name in zip((0.6, 4.6), ["loss", *[metric] * bool(metric)], strict=False):
-        scale, heading = units.factor(f"val_{name}"), {"loss": "Loss", "acc": "Accuracy, %"}[name]
+        known = metric_row(name)
+        scale, heading = known.factor, units.name(name)
+        heading = heading[0].upper() + heading[1:]
         axes = axes_at(figure, left, 0.55, WIDTH - MARGIN - 4.6, 2.5)
         _curves(axes, rows, name, scale)
         heading += ", log scale" if axes.get_yscale() == "log" else ""
@@ -59,8 +62,8 @@ def training_curves(
         axes.axvline(_value(best, "epoch"), color=PALETTE["validation"], lw=0.8, ls=":", zorder=1.9)
         if f"val_{name}" == monitor:
             value = scale * _value(best, monitor)
-            number = f"{value:.2f} %" if name == "acc" else f"{value:#.3g}"
-            _mark(axes, _value(best, "epoch"), value, number, at_top=name == "loss")
+            number = f"{value:.2f} %" if known.unit == "%" else f"{value:#.3g}"
+            _mark(axes, _value(best, "epoch"), value, number, at_top=known.better == "lower")
     return figure
 
 
@@ -85,7 +88,7 @@ def _curves(axes: Axes, rows: Sequence[Row], name: str, scale: float) -> None:
     if not finite.size:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite value", color=PALETTE["muted"], ha="center", transform=axes.transAxes)
-    elif name == "loss":
+    elif metric_row(name).better == "lower" and not metric_row(name).unit:
         scale_of_losses(axes, finite)
     else:
         axes.ticklabel_format(axis="y", useOffset=False)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiment.report import units
+from experiment.metrics import units
 from experiment.report.questions import Claim, Contrast, Question
 from experiment.report.runs import Collection
 from experiment.report.sequential import look_levels

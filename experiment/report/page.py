@@ -13,9 +13,10 @@ from urllib.parse import quote
 from matplotlib.figure import Figure
 
 from experiment.errors import UserError
+from experiment.metrics import units
 from experiment.plots.comparison import Comparison, Effect, Panel, curves, multiples, verdict
 from experiment.plots.style import SERIES, png, svg, write_png
-from experiment.report import differences, latex, published, units
+from experiment.report import differences, latex, published
 from experiment.report.answers import Answer, answer, equivalence
 from experiment.report.html import page, runs_table
 from experiment.report.questions import questions

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from experiment.command_line import CONFIG_DIR
+from experiment.metrics import units
 from experiment.plots.comparison import Panel
-from experiment.report import units
 from experiment.report.questions import matches
 from experiment.report.runs import Record
 

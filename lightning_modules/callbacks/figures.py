@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from experiment.metrics.logits import confusion
 from experiment.plots import run as plots
 from experiment.plots.style import png, write_png
+from lightning_modules.callbacks.checkpoint import BestAndLast
 from lightning_modules.callbacks.history import History
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
@@ -66,7 +68,9 @@ class Figures(Callback):
             subtitle = (
                 f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
             )
-            self._save(trainer, plots.training_curves(rows, folder.name, subtitle), "training_curves")
+            beside, monitor = _beside_loss(trainer)
+            figure = plots.training_curves(rows, folder.name, subtitle, beside, monitor)
+            self._save(trainer, figure, "training_curves")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the mistakes of an earlier test."""
@@ -98,9 +102,9 @@ class Figures(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what the network takes for what."""
         assert isinstance(pl_module, Classifier)
-        counts = pl_module.confusion.compute().cpu().numpy()
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or pl_module.tested is None:
             return
+        counts = confusion(pl_module.tested.logits, pl_module.tested.labels)
         classes = _data(trainer).classes
         folder = Path(trainer.default_root_dir).name
         self._save(trainer, plots.confusion_matrix(counts, classes, folder), "confusion_matrix")
@@ -123,6 +127,19 @@ class Figures(Callback):
             if isinstance(logger, TensorBoardLogger):
                 pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
                 logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
+
+
+def _beside_loss(trainer: Trainer) -> tuple[str, str]:
+    """The metric that is drawn beside the loss, and the column that the best epoch is best in.
+
+    The former is the monitored one, else the first of every epoch, or none.
+    """
+    module = trainer.lightning_module
+    assert isinstance(module, Classifier)
+    keys = [metric.key for metric in module.metrics if metric.when == "epoch"]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    monitor = next((c.monitor for c in callbacks if isinstance(c, BestAndLast)), "val_acc")
+    return next((key for key in [monitor.removeprefix("val_"), *keys] if key in keys), ""), monitor
 
 
 def _data(trainer: Trainer) -> ImageDataModule:
