@@ -78,5 +78,5 @@ def train_in_sweep(composed: DictConfig, hydra_config: DictConfig) -> float | No
 
 
 if __name__ == "__main__":
-    door(lambda: check(sys.argv[1:]))
+    door(lambda: sys.argv.__setitem__(slice(1, None), check(sys.argv[1:])))
     job()

@@ -19,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiment.command_line import stop
-from experiment.config import choices, run_config
+from experiment.config import choices, override_lists, run_config
 from experiment.errors import UserError
 from experiment.sweep import Job, Sweep, problems_in_sweep
 
@@ -85,8 +85,7 @@ class FolderSweeper(BasicSweeper):
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(loader)
         combinations = []
-        for case in self.config.sweep.cases or [""]:
-            given = [*(f"{key}={value}" for key, value in self.params.items()), *case.split(), *arguments]
+        for given in override_lists(self.params, self.config.sweep.cases, arguments):
             (batch,) = self.split_arguments(parser.parse_overrides(given), None)
             combinations += [dict(item.split("=", 1) for item in job) for job in batch]
         keys = list(dict.fromkeys(key for job in combinations for key in job))

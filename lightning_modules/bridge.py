@@ -345,7 +345,11 @@ def _joins(module: nn.Module) -> TypeGuard[_Engine]:
 
 
 class CustomCrossEntropyLoss(nn.Module):
-    """The library's cross-entropy with label smoothing, for logits (batch, classes) of any engine."""
+    """The library's cross-entropy with label smoothing, for logits (batch, classes) of any engine.
+
+    Args:
+        label_smoothing: probability mass moved from the target to all classes, in [0, 1).
+    """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -358,7 +362,12 @@ class CustomCrossEntropyLoss(nn.Module):
 
 
 class CustomFocalLoss(nn.Module):
-    """The library's focal loss, for logits (batch, classes) of any engine."""
+    """The library's focal loss, for logits (batch, classes) of any engine.
+
+    Args:
+        alpha: weight of the whole loss, in (0, inf).
+        gamma: focusing exponent, in [0, inf); 0 gives ``alpha`` times cross-entropy.
+    """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()
