@@ -6,24 +6,29 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
+from experiment.command_line import CONFIG_DIR, check  # before others: says so where a package is missing
+
+# isort: split
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiment.command_line import check, door, stop
 from experiment.config import choices, run_config
+from experiment.entry_point import entry_point, invocation, loading, stop
 from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Run
 from experiment.schema import problems
 from experiment.sweep import outcome
 from experiment.worker import claim_job
+from hydra_plugins.folder_sweeper import FolderSweeper
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
 def job(config: DictConfig) -> float | None:
     """One job of Hydra's: the only one, or one of a sweep."""
     hydra_config = cast(DictConfig, HydraConfig.get())
@@ -52,12 +57,13 @@ def train_alone(composed: DictConfig, hydra_config: DictConfig) -> float | None:
         chosen = choices(hydra_config)
         automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
         run = Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
-    from lightning_modules.training import train  # imports torch and lightning: seconds, so after every check
+    with loading():  # after every check: it takes seconds
+        from lightning_modules.training import train
 
     try:
         return train(run.config, run)
-    except KeyboardInterrupt:
-        log.info(f"continue with: python train.py resume={run.folder}")
+    except (KeyboardInterrupt, SystemExit):
+        log.info(f"continue with: {invocation('train')} resume={run.folder}")
         raise
 
 
@@ -68,7 +74,8 @@ def train_in_sweep(composed: DictConfig, hydra_config: DictConfig) -> float | No
         return run.results.get("monitored") if run else None
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.CRITICAL + 1)
-    from lightning_modules.training import train
+    with loading():
+        from lightning_modules.training import train
 
     try:
         return train(run.config, run)
@@ -77,6 +84,13 @@ def train_in_sweep(composed: DictConfig, hydra_config: DictConfig) -> float | No
             print(f"{run.folder.name}  {outcome(run)}", flush=True)
 
 
-if __name__ == "__main__":
-    door(lambda: sys.argv.__setitem__(slice(1, None), check(sys.argv[1:])))
+@entry_point
+def main() -> None:
+    """Check the command line, then have Hydra compose what it says."""
+    sys.argv[1:] = check(sys.argv[1:])
+    Plugins.instance().register(FolderSweeper)  # Hydra looks for plugins in folders, not in editable installs
     job()
+
+
+if __name__ == "__main__":
+    main()

@@ -28,11 +28,12 @@ last axis. MNIST, from its four gzipped files in `MNIST/raw`:
         for rows in np.array_split(rng.permutation(len(x)), len(x) // 128):
             logits, saved = network.forward(state, batch(x[rows]), training=True, rng=rng)
             loss, saved_loss = cb.cross_entropy_forward(logits, labels[rows])
-            _, gradients = network.backward(saved, cb.cross_entropy_backward(saved_loss), need_x=False)
+            grad = cb.cross_entropy_backward(saved_loss)
+            _, gradients = network.backward(saved, grad, needs_input_grad=False)
             optimizer.step(state, gradients)
         print(f"epoch {epoch}: loss {loss:.3f}")
     x, labels = images("t10k"), read("t10k-labels-idx1", 8)
-    guesses = [network.forward(state, batch(part))[0].argmax(axis=0) for part in np.array_split(x, 20)]
+    guesses = [network.forward(state, batch(some))[0].argmax(axis=0) for some in np.array_split(x, 20)]
     print(f"accuracy {np.mean(np.concatenate(guesses) == labels):.2%}")
 """
 

@@ -1,4 +1,4 @@
-"""Layers: the hyperparameters, the names of the parameters, and a check at the door.
+"""Layers: the hyperparameters, the names of the parameters, and a check of what comes in.
 
 A layer holds no arrays. Parameters and running statistics come with each call as `state`, a mapping under
 torch's names; what backward needs goes back to the caller as `saved`. So one layer serves any number of
@@ -13,8 +13,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from custom_backend import init
-from custom_backend.array import Array, Pair, State, check_input, expect, namespace, pair
-from custom_backend.functional import activation, conv, dropout, linear, loss, normalization, pooling
+from custom_backend.array import Array, Pair, State, check_input, namespace, pair, require
+from custom_backend.functional import activation, convolution, dropout, linear, loss, normalization, pooling
 
 IMAGES = "channels, height, width, batch"
 FEATURES = "features, batch"
@@ -41,8 +41,8 @@ class Layer:
         """(y, saved). Training updates the running statistics in `state` in place."""
         raise NotImplementedError
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
-        """(∂L/∂x, {name: ∂L/∂parameter}). Where `need_x` is false, ∂L/∂x may be None."""
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
+        """(∂L/∂x, {name: ∂L/∂parameter}). Where `needs_input_grad` is false, ∂L/∂x may be None."""
         raise NotImplementedError
 
 
@@ -69,7 +69,7 @@ class _Function(Layer):
         self.check(x)
         return self.functions[0](x, *self.hyperparameters)  # type: ignore[no-any-return]
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """See the second of `functions`."""
         return self.functions[1](saved, grad), {}
 
@@ -116,12 +116,12 @@ class Linear(_Weighted):
     ) -> tuple[Array, Any]:
         """See `linear_forward`."""
         check_input(self, x, FEATURES, state)
-        expect(x.shape[0] == self.inputs, self, f"{self.inputs} features", x.shape[0])
+        require(x.shape[0] == self.inputs, self, f"{self.inputs} features", x.shape[0])
         return linear.linear_forward(x, state["weight"], state.get("bias"))
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """See `linear_backward`."""
-        return self._named(*linear.linear_backward(saved, grad, need_x))
+        return self._named(*linear.linear_backward(saved, grad, needs_input_grad))
 
 
 @dataclass(frozen=True)
@@ -145,14 +145,14 @@ class Conv2d(_Weighted):
     ) -> tuple[Array, Any]:
         """See `conv2d_forward`."""
         check_input(self, x, IMAGES, state)
-        expect(x.shape[0] == self.inputs, self, f"{self.inputs} channels", x.shape[0])
+        require(x.shape[0] == self.inputs, self, f"{self.inputs} channels", x.shape[0])
         stride, padding = pair(self.stride), pair(self.padding)
         check_fits(self, x, pair(self.kernel_size), padding)
-        return conv.conv2d_forward(x, state["weight"], state.get("bias"), stride, padding)
+        return convolution.conv2d_forward(x, state["weight"], state.get("bias"), stride, padding)
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """See `conv2d_backward`."""
-        return self._named(*conv.conv2d_backward(saved, grad, need_x))
+        return self._named(*convolution.conv2d_backward(saved, grad, needs_input_grad))
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,9 @@ class BatchNorm2d(Layer):
     def norm(self, state: State, x: Array, training: bool) -> normalization.Norm:
         """Check the input, and choose the statistics; the variance of a single value is no variance."""
         check_input(self, x, IMAGES, state)
-        expect(x.shape[0] == self.features, self, f"{self.features} channels", x.shape[0])
+        require(x.shape[0] == self.features, self, f"{self.features} channels", x.shape[0])
         several = not training or math.prod(x.shape[1:]) > 1
-        expect(several, self, "more than one value per channel when training", f"shape {tuple(x.shape)}")
+        require(several, self, "more than one value per channel when training", f"shape {tuple(x.shape)}")
         statistics = None if training else (state["running_mean"], state["running_var"])
         return normalization.Norm(state["weight"], state["bias"], self.eps, statistics)
 
@@ -200,7 +200,7 @@ class BatchNorm2d(Layer):
             self.track(state, saved.mean, saved.variance, math.prod(x.shape[1:]))
         return y, saved
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """See `batch_norm_backward`."""
         grad_x, grad_weight, grad_bias = normalization.batch_norm_backward(saved, grad)
         return grad_x, {"weight": grad_weight, "bias": grad_bias}
@@ -227,13 +227,13 @@ class _Pool(_Function):
         super().check(x)
         kernel, _, padding = self.hyperparameters
         fits = all(2 * p <= k for p, k in zip(padding, kernel, strict=True))
-        expect(fits, self, "padding of at most half the kernel", f"{padding} for {kernel}")
-        expect(math.prod(kernel) <= 256, self, "a window of at most 256 pixels", math.prod(kernel))
+        require(fits, self, "padding of at most half the kernel", f"{padding} for {kernel}")
+        require(math.prod(kernel) <= 256, self, "a window of at most 256 pixels", math.prod(kernel))
         check_fits(self, x, kernel, padding)
 
 
 class MaxPool2d(_Pool):
-    """The greatest value of each window; its place there is kept in one byte."""
+    """The greatest value of each window; its index there is kept in one byte."""
 
     functions = pooling.max_pool2d_forward, pooling.max_pool2d_backward
 
@@ -312,8 +312,8 @@ class Flatten(Layer):
         """Merge all axes but the batch."""
         return namespace(x).reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), x.shape
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
-        """Part them again."""
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
+        """Split them again."""
         return namespace(grad).reshape(grad, saved), {}
 
 
@@ -327,14 +327,14 @@ class Dropout(Layer):
         self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
     ) -> tuple[Array, Any]:
         """See `dropout_forward`; `rng` gives the seed of the mask."""
-        expect(0 <= self.p <= 1, self, "a probability p", self.p)
+        require(0 <= self.p <= 1, self, "a probability p", self.p)
         if not training or self.p == 0:
             return x, None
         if rng is None:
             raise ValueError(f"{self}: expected a random generator `rng` when training, got None")
         return dropout.dropout_forward(x, self.p, int(rng.integers(2**63)))
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """See `dropout_backward`."""
         return grad if saved is None else dropout.dropout_backward(saved, grad), {}
 
@@ -342,4 +342,4 @@ class Dropout(Layer):
 def check_fits(layer: Layer, x: Array, kernel: Pair, padding: Pair) -> None:
     """Check that the kernel is no larger than the padded image."""
     whole = x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1]
-    expect(kernel[0] <= whole[0] and kernel[1] <= whole[1], layer, f"an image of at least {kernel}", whole)
+    require(kernel[0] <= whole[0] and kernel[1] <= whole[1], layer, f"an image of at least {kernel}", whole)

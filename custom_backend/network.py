@@ -35,7 +35,7 @@ class NormActPool(Layer):
             self.norm.track(state, mean, variance, x.shape[1] * x.shape[2] * x.shape[3])
         return y, saved
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """See `norm_act_pool_backward`."""
         grad_x, grad_weight, grad_bias = norm_act_pool_backward(saved, grad)
         return grad_x, {"weight": grad_weight, "bias": grad_bias}
@@ -69,7 +69,7 @@ class Sequential(Layer):
         return tuple(f"{number}.{name}" for number, layer in enumerate(self.layers) for name in layer.names)
 
     def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> dict[str, Array]:
-        """Every layer's own, drawn in turn."""
+        """The entries of every layer, drawn in turn."""
         return {
             f"{number}.{name}": array
             for number, layer in enumerate(self.layers)
@@ -82,16 +82,16 @@ class Sequential(Layer):
         """Through the layers in turn."""
         tape = []
         for prefix, layer in self._stages:
-            own = {name: state[prefix + name] for name in layer.names}
-            x, saved = layer.forward(own, x, training, rng)
+            entries = {name: state[prefix + name] for name in layer.names}
+            x, saved = layer.forward(entries, x, training, rng)
             tape.append(saved)
         return x, tuple(tape)
 
-    def backward(self, saved: Any, grad: Array, need_x: bool = True) -> Backward:
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """The chain rule: through the layers in reverse."""
         gradients: dict[str, Array] = {}
-        for (prefix, layer), own in zip(reversed(self._stages), reversed(saved), strict=True):
-            need = need_x or layer is not self._stages[0][1]
-            grad, parameters = layer.backward(own, grad, need)
+        for (prefix, layer), kept in zip(reversed(self._stages), reversed(saved), strict=True):
+            needed = needs_input_grad or layer is not self._stages[0][1]
+            grad, parameters = layer.backward(kept, grad, needed)
             gradients |= {prefix + name: array for name, array in parameters.items()}
         return grad, gradients

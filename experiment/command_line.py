@@ -1,8 +1,7 @@
 """What a command line says, checked against the schema before anything heavy is imported."""
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +22,6 @@ from experiment.help import help_text
 from experiment.knob import Knob, nearest, text
 from experiment.schema import (
     COMPONENTS,
-    CONFIG_DIR,
     KNOBS,
     can_be_left_out,
     faults,
@@ -31,6 +29,7 @@ from experiment.schema import (
     known_knobs,
     unknown,
 )
+from experiment.schema import CONFIG_DIR as CONFIG_DIR
 
 
 class _Flags(argparse.ArgumentParser):
@@ -49,12 +48,6 @@ class _Flags(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print and exit with."""
         raise UserError(message)
-
-
-def stop(error: UserError) -> NoReturn:
-    """Print the message of ``error`` alone and exit with code 1."""
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(1)
 
 
 def check(argv: list[str]) -> list[str]:
@@ -166,7 +159,9 @@ def _compose_and_check(overrides: list[Override], path: list[str]) -> DictConfig
             deleted.append(override)
         elif options and not any(isinstance(value, dict) for value in _values(override)):
             groups.append(_texts(override))
-            for value in _values(override):
+            if key != "metrics" and any(isinstance(value, list) for value in _values(override)):
+                wrong.append(f"{_line(override)}: takes one option; several are a sweep: -m {key}=a,b")
+            for value in (o for v in _values(override) for o in (v if isinstance(v, list) else [v])):
                 if value not in options:
                     meant = nearest(str(value), options)
                     wrong.append(f"{key}={text(value)}: no such option.{meant} Options: {', '.join(options)}")
@@ -200,9 +195,8 @@ def _problems(composed: DictConfig, values: list[Override], deleted: list[Overri
         yield line
     for override in values:
         knob = known.get(override.key_or_group)
-        for value in _values(override)[1:]:
-            if knob and (line := knob.problem(override.key_or_group, value)):
-                yield line
+        wrong = (knob.problem(override.key_or_group, v) for v in _values(override)[1:]) if knob else ()
+        yield from filter(None, wrong)
     for override in deleted:
         key = override.key_or_group
         if not any(f"{there}.".startswith(f"{key}.") for there in flatten(composed)):
@@ -279,11 +273,3 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
         if not knob.accepts(given[key]):
             raise UserError(f"{key}={given[key] or ''}: {knob.meaning}: {knob.allowed}. {usage}")
     return given
-
-
-def door(main: Callable[[], None]) -> None:
-    """Run the ``main`` of a command: a user's mistake becomes its message and exit code 1."""
-    try:
-        main()
-    except UserError as error:
-        stop(error)

@@ -13,12 +13,13 @@ from experiment.schema import flatten
 
 
 def run_config(composed: DictConfig) -> DictConfig:
-    """What of a composed configuration is the run's: all but the sweep around it, ``data.root`` absolute."""
+    """What of a composed configuration is the run's: all but the sweep around it, its paths absolute."""
     keys = [str(key) for key in composed if key not in ("sweep", "hydra")]
     config = OmegaConf.masked_copy(composed, keys)
     OmegaConf.resolve(config)
-    if config.data.root is not None:
-        config.data.root = str(Path(config.data.root).expanduser().absolute())
+    for key in ("root", "cache"):
+        if config.data.get(key) is not None:
+            config.data[key] = str(Path(config.data[key]).expanduser().absolute())
     return config
 
 
@@ -33,7 +34,10 @@ def digest(config: DictConfig) -> str:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for key in ("name", "output_dir", "resume"):
         del plain[key]
+    plain.pop("metrics", None)  # they are asked of a result: no other training for another question
     del plain["data"]["download"]
+    plain["data"].pop("cache", None)
+    plain["callbacks"].pop("interruption", None)
     if plain["data"]["dataset"] != "image_folder":  # a data set with a name is the same wherever it lies
         del plain["data"]["root"]
     plain = json.loads(json.dumps(plain), parse_int=float)  # 0 and 0.0 mean the same
@@ -68,7 +72,7 @@ def files_of_keys(composed: DictConfig) -> dict[str, Path]:
     files: dict[str, Path] = {}
     chosen = {"": "train", **choices(composed.hydra)}
     for group in sorted(chosen, key=lambda group: (group != "experiment", not group)):  # who wins is first
-        options = [chosen[group]]
+        options = [chosen[group]] if isinstance(chosen[group], str) else list(chosen[group])
         while options:
             file = option_file(composed, group, options.pop(0))
             if file is None:

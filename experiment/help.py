@@ -7,6 +7,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from experiment.config import option_file
+from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.knob import Knob, nearest, text
 from experiment.schema import COMPONENTS, flatten, knobs_of_options, known_knobs
@@ -14,10 +15,10 @@ from experiment.schema import COMPONENTS, flatten, knobs_of_options, known_knobs
 GROUPS = (*COMPONENTS, "trainer", "experiment")
 EXAMPLES = """
 Examples
-  python train.py model=enhanced data=cifar10
-  python train.py model=enhanced optimizer=sgd scheduler=step loss.label_smoothing=0
-  python train.py -m model.dropout=0,0.3,0.5 seed=0,1,2
-  python train.py resume=outputs/NAME
+  {train} model=enhanced data=cifar10
+  {train} model=enhanced optimizer=sgd scheduler=step loss.label_smoothing=0
+  {train} -m model.dropout=0,0.3,0.5 seed=0,1,2
+  {train} resume=outputs/NAME
 --help lists every knob, help=model those of one group, --help model=baseline those with another model;
 --cfg job prints the composed configuration, --hydra-help Hydra's own options."""
 
@@ -39,10 +40,12 @@ def help_text(composed: DictConfig, asked: Sequence[str] = (), *, is_full: bool)
                 f"help={group}: no such group.{nearest(group, GROUPS)} Groups: {', '.join(GROUPS)}"
             )
     loader = GlobalHydra.instance().config_loader()
-    lines = ["python train.py [-m] [group=option ...] [knob=value ...]", "", "Groups (* is chosen)"]
+    train = invocation("train")
+    lines = [f"{train} [-m] [group=option ...] [knob=value ...]", "", "Groups (* is chosen)"]
     for group in asked or GROUPS:
-        chosen = composed.hydra.runtime.choices.get(group)
-        options = {option: option + "*" * (option == chosen) for option in loader.get_group_options(group)}
+        choice = composed.hydra.runtime.choices.get(group)
+        chosen = [choice] if isinstance(choice, str) else list(choice or [])
+        options = {option: option + "*" * (option in chosen) for option in loader.get_group_options(group)}
         phrases = {option: _phrase(composed, group, option) for option in options}
         if asked or (is_full and group in ("model", "data", "experiment")):
             lines += [f"  {group}", *(f"    {mark:<18}{phrases[option]}" for option, mark in options.items())]
@@ -62,7 +65,7 @@ def help_text(composed: DictConfig, asked: Sequence[str] = (), *, is_full: bool)
         lines += (
             ["", *wrap(f"Further arguments of the chosen classes: {', '.join(more)}", 100)] if more else []
         )
-    return "\n".join([*lines, EXAMPLES])
+    return "\n".join([*lines, EXAMPLES.format(train=train)])
 
 
 def _place(item: tuple[str, Knob]) -> int:

@@ -4,7 +4,8 @@
 ``config.yaml``     the resolved configuration; enough to rebuild the run
 ``provenance.json`` who, what, where, when: commit, command, versions, hardware, data, status
 ``metrics.csv``     one row an epoch
-``results.json``    the final figures, with the status they were reached in
+``results.json``    the final figures, with the status they were reached in, and what was tested
+``predictions.npz`` what the network said of every test image: see :mod:`experiment.metrics.predictions`
 ``checkpoints/``    ``best.ckpt`` and ``last.ckpt``
 ``figures/``        PNG pictures
 ``run.log``         what was printed, and the traceback of a failure
@@ -13,6 +14,7 @@
 
 import csv
 import fcntl
+import hashlib
 import itertools
 import json
 import logging
@@ -27,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiment.errors import UserError
 from experiment.provenance import environment, git_state, now
-from experiment.results import summary
+from experiment.results import json_numbers, summary
 from experiment.schema import problems
 
 FORMAT_VERSION = 1
@@ -168,6 +170,11 @@ class Run:
             raise UserError(f"no checkpoint {path}. ckpt= takes best, last or the path of a .ckpt file")
         return path
 
+    def evaluation_name(self, checkpoint: Path) -> str:
+        """Name, less its suffix, of the files with an evaluation of ``checkpoint``, or one from elsewhere."""
+        own = checkpoint.resolve().parent == (self.folder / "checkpoints").resolve()
+        return f"evaluation_{checkpoint.stem}" + ("" if own else f"-{sha256(checkpoint)[:8]}")
+
     @property
     def status(self) -> str:
         """``pending``, ``running`` (or killed), ``finished``, ``interrupted`` or ``failed``."""
@@ -233,9 +240,10 @@ class Run:
         self.record(status=status, end=now())
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write ``content`` to a file of the folder, whole or not at all."""
+        """Write ``content`` to a file of the folder, whole or not at all; see :func:`json_numbers`."""
         if self.is_writer:
-            write_atomically(self.folder / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+            text = json.dumps(json_numbers(content), indent=2, allow_nan=False)
+            write_atomically(self.folder / name, text + "\n")
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -246,6 +254,12 @@ class Run:
         except json.JSONDecodeError as damage:
             raise UserError(f"{path} is damaged: {damage}") from damage
         return content
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file's content, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,17 +11,30 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiment import metrics
+from experiment.entry_point import ROOT, TRUSTED_PACKAGES, invocation
+from experiment.errors import UserError
 from experiment.knob import Knob as Knob
 from experiment.knob import nearest as nearest
 from experiment.knob import text
-from experiment.signature import Signature, ancestors, definition, described, signature
+from experiment.signature import (
+    Definition,
+    Signature,
+    ancestors,
+    decorated,
+    definition,
+    described,
+    qualified,
+    signature,
+)
 
-CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
+# an installed package holds conf/, in a checkout it lies beside experiment/
+CONFIG_DIR = next(path for path in (ROOT / "experiment" / "conf", ROOT / "conf") if path.is_dir())
 
 CLASSES = {
     "torch.nn": "torch.nn.Module",
@@ -34,9 +47,6 @@ CLASSES = {
 
 FUNCTIONS = ("lightning_modules.networks", "lightning_modules.schedule")
 """Modules of this project whose functions a ``_target_`` may name."""
-
-TRUSTED_PACKAGES = "TRUSTED_PACKAGES"
-"""Environment variable: packages of the user's own that configurations may name, separated by commas."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ COMPONENTS = {
     "optimizer": Component(given=1),
     "scheduler": Component(given=2),
     "loss": Component(),
+    "metrics": Component(given=2, has_entries=True),
     "callbacks": Component(has_entries=True),
     "logger": Component(named=("save_dir", "purge_step"), has_entries=True),
 }
@@ -110,6 +121,15 @@ KNOBS: dict[str, Knob] = {
     "data.image_size": _positive("int", "resize a folder's images to this many pixels a side", optional=True),
     "data.channels": Knob("int", "channels of a folder's images: 1, 3 or 4", "[1, 4]", optional=True),
     "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
+    "data.background": Knob("str", "colour behind transparent images", choices=("white", "black", "grey")),
+    "data.cache": Knob(
+        "str", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
+    ),
+    "data.on_leak": Knob(
+        "str",
+        "a test image is also a training image, or one image has two classes: warn, stop, or leave it out",
+        choices=("warn", "error", "drop"),
+    ),
     # trainer
     "trainer.max_epochs": _positive("int", "epochs to train"),
     "trainer.accelerator": Knob("str", "where to compute", choices=("auto", "cpu", "gpu")),
@@ -128,13 +148,11 @@ KNOBS: dict[str, Knob] = {
     ),
     "trainer.limit_val_batches": Knob("int", "validate on so many batches", "[1, inf)", optional=True),
     "trainer.limit_test_batches": Knob("int", "test on so many batches", "[1, inf)", optional=True),
-    # callbacks
-    "callbacks.checkpoint.monitor": Knob(
-        "str", "what the best epoch is best in", choices=("val_acc", "val_loss")
+    # callbacks that compare epochs
+    "callbacks.*.monitor": Knob("str", "what must improve: val_loss, or val_ with one of metrics=…"),
+    "callbacks.*.mode": Knob(
+        "str", "which way is better; null = that of the metric", choices=("max", "min"), optional=True
     ),
-    "callbacks.early_stopping.monitor": Knob("str", "what must improve", choices=("val_acc", "val_loss")),
-    "callbacks.early_stopping.mode": Knob("str", "which way is better", choices=("max", "min")),
-    "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),
 }
 
 
@@ -167,11 +185,11 @@ def refusal(target: str) -> str | None:
         return f"{target!r} is no public name"
     root = package.partition(".")[0]
     own = ("lightning_modules", *trusted_packages())
-    if package not in CLASSES and root not in own:
+    if package not in CLASSES and root not in own and not package.startswith("experiment.metrics."):
         named = ",".join([*own[1:], root or "PACKAGE"])
         return (
             f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built. "
-            f"A package of yours must be named as trusted: {TRUSTED_PACKAGES}={named} python train.py …"
+            f"A package of yours must be named as trusted: {TRUSTED_PACKAGES}={named} {invocation('train')} …"
         )
     found = definition(target)
     if found is None:
@@ -179,15 +197,24 @@ def refusal(target: str) -> str | None:
     home = found.module.partition(".")[0]
     if isinstance(found.node, ast.FunctionDef):
         is_registered = f"{found.module}.".startswith(tuple(f"{module}." for module in FUNCTIONS))
-        if is_registered or home in own[1:]:
+        if is_registered or home in own[1:] or is_metric(found):
             return None
-        return f"of functions only those of {', '.join(FUNCTIONS)} can be built"
+        return f"of functions only those of {', '.join(FUNCTIONS)} and metrics can be built"
     bases = [CLASSES[package]] if package in CLASSES else [*CLASSES.values()]
     wanted = {full.name for base in bases if (full := definition(base))}
     is_of_kind = not ancestors(target).isdisjoint(wanted) and (package in CLASSES or home in own)
     if is_of_kind or (isinstance(found.node, ast.ClassDef) and home in own[1:]):
         return None
     return f"it is no {' or '.join(base.rpartition('.')[2] for base in bases)}"
+
+
+def is_metric(found: Definition) -> bool:
+    """Whether what is defined there is a function with the decorator of a metric."""
+    decorators = getattr(found.node, "decorator_list", [])
+    calls = [qualified(call.func, found.module) or "" for call in decorators if isinstance(call, ast.Call)]
+    return any(
+        (full := definition(call)) and full.name == "experiment.metrics.table.metric" for call in calls
+    )
 
 
 def known_knobs(config: DictConfig) -> dict[str, Knob]:
@@ -199,13 +226,23 @@ def known_knobs(config: DictConfig) -> dict[str, Knob]:
     return known
 
 
-def faults(config: DictConfig, *, is_composed: bool = False) -> Iterator[tuple[str, str]]:
+def faults(config: DictConfig, *, is_composed: bool = False) -> list[tuple[str, str]]:
     """Everything that is wrong with a configuration: the keys with one line each.
 
     Args:
         config: all of it, or a run's.
         is_composed: whether it was just composed: then nothing may be missing, as may be in an older run.
     """
+    if found := list(_faults(config, is_composed)):
+        return found
+    try:
+        lines = metrics.monitor_problems(_plain(config)["callbacks"], chosen_metrics(config))
+    except UserError as mistake:
+        lines = [str(mistake)]
+    return [(re.split("[=:]", line)[0], line) for line in lines]
+
+
+def _faults(config: DictConfig, is_composed: bool) -> Iterator[tuple[str, str]]:
     plain, known = _plain(config), known_knobs(config)
     for key, value in flatten({k: v for k, v in plain.items() if k not in (*COMPONENTS, "hydra")}).items():
         if key in known:
@@ -218,14 +255,14 @@ def faults(config: DictConfig, *, is_composed: bool = False) -> Iterator[tuple[s
             yield key, line
     for key, node, component in _components(plain):
         yield from _faults_of_component(key, node, component, known)
-    for group in COMPONENTS:
-        node = plain.get(group)
-        if group in plain and not isinstance(node, Mapping):
-            yield group, f"{group}={text(node)}: {group} is a group of keys, not a value"
-        elif node is None and is_composed:
-            yield group, f"{group} is missing"
-        elif node is not None and COMPONENTS[group].has_entries:
-            for name, entry in node.items():
+    for group, component in COMPONENTS.items():
+        if group not in plain:
+            if is_composed:
+                yield group, f"{group} is missing"
+        elif not isinstance(plain[group], Mapping):
+            yield group, f"{group}={text(plain[group])}: {group} is a group of keys, not a value"
+        elif component.has_entries:
+            for name, entry in plain[group].items():
                 if entry is not None and not isinstance(entry, Mapping):
                     key = f"{group}.{name}"
                     yield key, f"{key}={text(entry)}: expected null or keys with a _target_."
@@ -239,6 +276,16 @@ def faults(config: DictConfig, *, is_composed: bool = False) -> Iterator[tuple[s
 def problems(config: DictConfig, *, is_composed: bool = False) -> list[str]:
     """Everything that is wrong with a configuration, one line each; see :func:`faults`."""
     return [line for _, line in faults(config, is_composed=is_composed)]
+
+
+def chosen_metrics(config: DictConfig) -> dict[str, metrics.Metric]:
+    """Key → row of the metrics of a run.
+
+    Raises:
+        UserError: see :func:`experiment.metrics.chosen`.
+    """
+    node: Any = OmegaConf.to_container(config.metrics, resolve=True) if "metrics" in config else None
+    return metrics.chosen(node, refusal)
 
 
 def unknown(key: str, known: Iterable[str], suffix: str = "") -> str:
@@ -306,7 +353,8 @@ def _knobs(key: str, node: Mapping[str, Any], component: Component) -> Signature
     knobs = {}
     for name, knob in found.knobs.items():
         remark = _remarks().get((str(node["_target_"]), name), "")
-        knobs[name] = KNOBS.get(f"{key}.{name}", described(knob, remark))
+        central = f"{key.partition('.')[0]}.*.{name}" if component.has_entries else f"{key}.{name}"
+        knobs[name] = KNOBS.get(central, described(knob, remark))
     if key == "model":
         knobs = {"engine": KNOBS["model.engine"]} | knobs
     return Signature(knobs, found.required, found.is_open)
@@ -340,8 +388,20 @@ def _faults_of_component(
                 yield from _faults_of_component(inner, target_node, NESTED, {})
         elif name in taken.knobs and (line := taken.knobs[name].problem(dotted, value)):
             yield dotted, line
+    if "dataset" in node and key == "data" and (reason := _refusal_of_data(str(node["dataset"]))):
+        yield "data.dataset", f"data.dataset={node['dataset']}: {reason}"
     for name in sorted(taken.required - set(node)) if not is_partial else []:
         yield f"{key}.{name}", f"{key}.{name} is missing: {target} needs it; +{key}.{name}=… gives it"
+
+
+def _refusal_of_data(name: str) -> str | None:
+    """Why there is no data set of this name: one of this project, or a function's dotted name."""
+    own = decorated("lightning_modules.data.sources", "source")
+    if name in own:
+        return None
+    return (
+        refusal(name) if "." in name else f"no such data set.{nearest(name, own)} There are {', '.join(own)}"
+    )
 
 
 def _nested(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

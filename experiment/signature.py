@@ -63,6 +63,17 @@ def ancestors(name: str) -> frozenset[str]:
     return frozenset({found.name}).union(*bases)
 
 
+def decorated(module: str, decorator: str) -> list[str]:
+    """Names of the functions of a module that have a decorator."""
+    names = _read(module)
+    return [
+        name
+        for name, node in (names.defined.items() if names else ())
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(mark).partition("(")[0] == decorator for mark in node.decorator_list)
+    ]
+
+
 def qualified(expression: ast.expr, module: str) -> str | None:
     """The full dotted name that an expression such as ``nn.Module`` has in ``module``; None for others."""
     if isinstance(expression, ast.Subscript):  # Generic[T], Base[T]
@@ -97,7 +108,7 @@ def _spec(module: str) -> ModuleSpec | None:
     package, _, _ = module.rpartition(".")
     try:
         if not package:
-            return find_spec(module) or PathFinder.find_spec(module, [str(Path.cwd())])
+            return find_spec(module)
     except (ImportError, ValueError):
         return None
     around = _spec(package)
@@ -196,14 +207,14 @@ def _arguments(found: Definition) -> _Arguments:
     inherited: _Arguments = next(map(_arguments, classes), ({}, frozenset(), False))
     if not (any("dataclass" in ast.unparse(mark) for mark in node.decorator_list) or _is_typed_dict(node)):
         return inherited
-    knobs, required = dict(inherited[0]), set(inherited[1])
+    knobs, missing = dict(inherited[0]), set(inherited[1])
     for field in node.body:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             name = field.target.id
             knobs[name] = _knob(field.annotation, field.value, module, _documented(docstring).get(name, ""))
             if field.value is None:
-                required.add(name)
-    return knobs, frozenset(required), False
+                missing.add(name)
+    return knobs, frozenset(missing), False
 
 
 def _is_typed_dict(node: ast.ClassDef) -> bool:

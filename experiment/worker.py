@@ -1,9 +1,16 @@
 """One job of a sweep in whatever process a launcher has started for it."""
 
 import fcntl
+import logging
 import os
-from collections.abc import Sequence
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -11,6 +18,64 @@ from experiment.config import choices, run_config
 from experiment.errors import UserError
 from experiment.run import Run
 from experiment.sweep import Job, problems_in_sweep
+
+log = logging.getLogger(__name__)
+
+PREEMPTED = 128 + 15
+"""Exit code of a run that SIGTERM, SIGHUP or a cluster's warning ended; it can be resumed."""
+
+
+def termination_signals() -> list[int]:
+    """The signals that ask a run to end: SIGTERM, a closed terminal's and the one by which Slurm warns."""
+    names = ("SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has the first one only
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def install_handler(number: int, handler: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
+    """Handle a signal, unless this process ignores it (as under nohup) or this is not its main thread.
+
+    Returns:
+        What puts the former handler back.
+    """
+    former: Any = signal.getsignal(number)
+    if threading.current_thread() is not threading.main_thread() or former in (signal.SIG_IGN, None):
+        return lambda: None
+    signal.signal(number, handler)
+
+    def restore() -> None:
+        signal.signal(number, former)
+
+    return restore
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Have the signals that ask a run to end raise SystemExit(:data:`PREEMPTED`)."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(PREEMPTED)
+
+    restore = [install_handler(number, end) for number in termination_signals()]
+    try:
+        yield
+    finally:
+        for former in restore:
+            former()
+
+
+def requeue_slurm_job() -> None:
+    """Hand the Slurm job of this process back, to be started again when its turn comes."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+    except OSError as failure:
+        log.warning(f"Slurm job {job} was not requeued: {failure}")
+    except subprocess.CalledProcessError as failure:
+        log.warning(f"Slurm job {job} was not requeued: {failure.stderr.strip()}")
 
 
 def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:

@@ -18,10 +18,11 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiment.command_line import stop
 from experiment.config import choices, override_lists, run_config
+from experiment.entry_point import stop
 from experiment.errors import UserError
 from experiment.sweep import Job, Sweep, problems_in_sweep
+from experiment.worker import PREEMPTED
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -68,11 +69,11 @@ class FolderSweeper(BasicSweeper):
         except HydraException as mistake:  # of values that are no list, such as an interval
             stop(UserError(f"{mistake}. hydra/sweeper=optuna draws from intervals"))
         with sweep.watched():
-            interrupted = self._launch(todo)
+            code = self._launch(todo)
         text, is_complete = sweep.summary()
         print(text)
         if not is_complete:
-            raise SystemExit(130 if interrupted else 1)
+            raise SystemExit(code or 1)
 
     def _define(self, arguments: list[str]) -> Sweep:
         """Compose every job.
@@ -104,8 +105,8 @@ class FolderSweeper(BasicSweeper):
         plain: Any = OmegaConf.to_container(self.config.sweep)
         return Sweep(folder, jobs, plain.get("claims", []))
 
-    def _launch(self, todo: Sequence[Job]) -> bool:
-        """Train the jobs; returns whether that was interrupted."""
+    def _launch(self, todo: Sequence[Job]) -> int:
+        """Train the jobs; returns the exit code of what interrupted that, else 0."""
         assert self.launcher is not None
         for name in ("hydra", "hydra_plugins"):  # a line for each job when it ends is enough
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -117,14 +118,16 @@ class FolderSweeper(BasicSweeper):
             folders = [[str(job.run.folder)] for job in chunk]
             try:
                 returns = self.launcher.launch(folders, initial_job_idx=start)
-            except (KeyboardInterrupt, SystemExit):
-                return True
+            except KeyboardInterrupt:
+                return 130
+            except SystemExit as end:
+                return PREEMPTED if end.code == PREEMPTED else 130
             except Exception as failure:  # of the launcher: a lost worker, a queue that is not there
                 print(f"error: the launcher gave up: {type(failure).__name__}: {failure}", file=sys.stderr)
-                return False
+                return 0
             for job, returned in zip(chunk, returns, strict=True):
                 _record_failure(job, returned)
-        return False
+        return 0
 
 
 def _record_failure(job: Job, returned: JobReturn) -> None:

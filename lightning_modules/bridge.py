@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 import custom_backend as cb
-from custom_backend.array import Array, expect, library, pair
+from custom_backend.array import Array, library, pair, require
 from custom_backend.functional import loss
 
 ENGINES = ("auto", "numpy", "cupy")
@@ -87,22 +87,22 @@ def _batch_first(array: Array) -> Tensor:
 def _map_arrays(function: Callable[[Any], Any], saved: Any) -> Any:
     """`saved` with every array or tensor in its nested tuples replaced by its image."""
     if isinstance(saved, tuple):
-        parts = [_map_arrays(function, part) for part in saved]
-        return type(saved)(*parts) if hasattr(saved, "_fields") else tuple(parts)
-    return function(saved) if isinstance(saved, _Place) or hasattr(saved, "__dlpack__") else saved
+        images = [_map_arrays(function, entry) for entry in saved]
+        return type(saved)(*images) if hasattr(saved, "_fields") else tuple(images)
+    return function(saved) if isinstance(saved, _Index) or hasattr(saved, "__dlpack__") else saved
 
 
-class _Place(int):
-    """Where in a list an array was put."""
+class _Index(int):
+    """The index of an array in the list of those that torch keeps."""
 
 
 def _save(ctx: Any, saved: Any, inputs: Iterable[Tensor]) -> None:
     """Keep `saved` for backward in torch's hands, which free it and notice if `inputs` change meanwhile."""
     kept: list[Tensor] = []
 
-    def put(array: Array) -> _Place:
+    def put(array: Array) -> _Index:
         kept.append(to_tensor(array))
-        return _Place(len(kept) - 1)
+        return _Index(len(kept) - 1)
 
     ctx.saved = _map_arrays(put, saved)
     ctx.save_for_backward(*kept, *inputs)
@@ -111,7 +111,7 @@ def _save(ctx: Any, saved: Any, inputs: Iterable[Tensor]) -> None:
 def _load(ctx: Any) -> Any:
     """What `_save` kept."""
     kept = ctx.saved_tensors
-    return _map_arrays(lambda place: to_array(kept[place]), ctx.saved)
+    return _map_arrays(lambda index: to_array(kept[index]), ctx.saved)
 
 
 class _Network(torch.autograd.Function):
@@ -136,11 +136,11 @@ class _Network(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        need_x = ctx.needs_input_grad[3]
+        needs_input_grad = ctx.needs_input_grad[3]
         with on_device(grad.device):
-            grad_x, gradients = ctx.layer.backward(_load(ctx), _batch_last(grad), need_x)
+            grad_x, gradients = ctx.layer.backward(_load(ctx), _batch_last(grad), needs_input_grad)
             by_entry = [to_tensor(gradients[n]) if n in gradients else None for n in ctx.layer.names]
-            return None, None, None, _batch_first(grad_x) if need_x else None, *by_entry
+            return None, None, None, _batch_first(grad_x) if needs_input_grad else None, *by_entry
 
 
 class _Loss(torch.autograd.Function):
@@ -191,7 +191,7 @@ class _Engine(nn.Module):
 
     def _require(self, **settings: Any) -> None:  # the only values that the library knows
         for name, value in settings.items():
-            expect(getattr(self, name) == value, self, f"{name}={value!r}", repr(getattr(self, name)))
+            require(getattr(self, name) == value, self, f"{name}={value!r}", repr(getattr(self, name)))
 
 
 def _run(modules: list[_Engine], x: Tensor) -> Tensor:
@@ -199,14 +199,14 @@ def _run(modules: list[_Engine], x: Tensor) -> Tensor:
     layers = [module._layer() for module in modules]
     layer = layers[0] if len(layers) == 1 else cb.Sequential(*layers)
     entries: list[Tensor] = []
-    for module, own in zip(modules, layers, strict=True):
-        state = [getattr(module, name) for name in own.names]
+    for module, each in zip(modules, layers, strict=True):
+        state = [getattr(module, name) for name in each.names]
         _check_device(module, module.engine, x, state)
         entries += state
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
         x = x.float()
     kinds = (torch.float32, torch.float64)
-    expect(x.dtype in kinds, modules[0], "float32 or float64", x.dtype)
+    require(x.dtype in kinds, modules[0], "float32 or float64", x.dtype)
     training = modules[0].training
     draws = training and any(isinstance(module, nn.Dropout) for module in modules)
     rng = np.random.default_rng(int(torch.randint(2**62, ()))) if draws else None
@@ -216,10 +216,10 @@ def _run(modules: list[_Engine], x: Tensor) -> Tensor:
 def _check_device(where: object, engine: str, x: Tensor, others: Iterable[Tensor]) -> None:
     """Check that `engine` can compute on the device of `x`, and that everything else is there too."""
     device = x.device
-    at_home = {"auto": ("cpu", "cuda"), "numpy": ("cpu",), "cupy": ("cuda",)}[engine]
-    expect(device.type in at_home, where, f"a tensor on {' or '.join(at_home)} for engine {engine}", device)
+    devices = {"auto": ("cpu", "cuda"), "numpy": ("cpu",), "cupy": ("cuda",)}[engine]
+    require(device.type in devices, where, f"a tensor on {' or '.join(devices)} for engine {engine}", device)
     for other in others:
-        expect(other.device == device, where, f"everything on {device}", other.device)
+        require(other.device == device, where, f"everything on {device}", other.device)
 
 
 class Conv2d(_Engine, nn.Conv2d):
@@ -390,7 +390,7 @@ def _apply_loss(
     _check_device(where, "auto", logits, [labels])
     if torch.is_autocast_enabled(logits.device.type):
         logits = logits.float()
-    expect(logits.dtype in (torch.float32, torch.float64), where, "float32 or float64 logits", logits.dtype)
+    require(logits.dtype in (torch.float32, torch.float64), where, "float32 or float64 logits", logits.dtype)
     return _Loss.apply(forward, backward, logits, labels, *settings)  # type: ignore[no-any-return]
 
 
@@ -401,7 +401,7 @@ def namespace(engine: str) -> Any:
         ValueError: if there is no such engine.
         RuntimeError: for "cupy", if CuPy is not installed, lacks a CUDA library or finds no GPU.
     """
-    expect(engine in ENGINES, "engine", f"one of {', '.join(ENGINES)}", repr(engine))
+    require(engine in ENGINES, "engine", f"one of {', '.join(ENGINES)}", repr(engine))
     if engine == "cupy":
         _cupy()
     layers = (Conv2d, Linear, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Dropout)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from custom_backend.array import Array, namespace, operation
+from custom_backend.array import Array, dispatch, namespace
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 
-@operation
+@dispatch
 def leaky_relu_forward(x: Array, slope: float) -> tuple[Array, Any]:
     """y = x where x > 0, slope · x elsewhere; slope 0 is ReLU.
 
@@ -18,7 +18,7 @@ def leaky_relu_forward(x: Array, slope: float) -> tuple[Array, Any]:
     return namespace(x).where(positive, x, slope * x), (positive, slope)
 
 
-@operation
+@dispatch
 def leaky_relu_backward(saved: Any, grad: Array) -> Array:
     """∂L/∂x = g where x > 0, slope · g elsewhere."""
     positive, slope = saved

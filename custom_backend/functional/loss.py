@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from custom_backend.array import Array, arange, expect, namespace
+from custom_backend.array import Array, arange, namespace, require
 
 
 def log_softmax_forward(logits: Array) -> tuple[Array, Any]:
@@ -27,13 +27,13 @@ def one_hot(labels: Array, logits: Array, where: str) -> Array:
         ValueError: if logits are not (classes, batch), labels not (batch,) integers of [0, classes).
     """
     xp = namespace(logits)
-    expect(logits.ndim == 2, where, "logits (classes, batch)", f"shape {tuple(logits.shape)}")
+    require(logits.ndim == 2, where, "logits (classes, batch)", f"shape {tuple(logits.shape)}")
     classes, batch = logits.shape
-    expect(tuple(labels.shape) == (batch,), where, f"labels ({batch},)", f"shape {tuple(labels.shape)}")
-    expect("int" in str(labels.dtype), where, "integer labels", labels.dtype)
+    require(tuple(labels.shape) == (batch,), where, f"labels ({batch},)", f"shape {tuple(labels.shape)}")
+    require("int" in str(labels.dtype), where, "integer labels", labels.dtype)
     valid = bool(xp.all((labels >= 0) & (labels < classes)))
     if not valid:
-        expect(valid, where, f"labels in [0, {classes})", f"[{int(xp.min(labels))}, {int(xp.max(labels))}]")
+        require(valid, where, f"labels in [0, {classes})", f"[{int(xp.min(labels))}, {int(xp.max(labels))}]")
     return xp.astype(arange(labels, classes)[:, None] == labels[None, :], logits.dtype)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from custom_backend.array import Array, column, columns_of, namespace, operation
+from custom_backend.array import Array, column, columns_of, dispatch, namespace
 from custom_backend.functional.activation import leaky_relu_backward, leaky_relu_forward
 from custom_backend.functional.pooling import max_pool2d_backward, max_pool2d_forward
 
@@ -27,7 +27,7 @@ class Normalised(NamedTuple):
     of_batch: bool  # whether mean and variance are those of this batch, and so depend on x
 
 
-@operation
+@dispatch
 def batch_norm_forward(x: Array, norm: Norm) -> tuple[Array, Normalised]:
     """y = γ x̂ + β with x̂ = (x − μ) / √(σ² + ε), for each channel.
 
@@ -50,7 +50,7 @@ def batch_norm_forward(x: Array, norm: Norm) -> tuple[Array, Normalised]:
     )
 
 
-@operation
+@dispatch
 def batch_norm_backward(saved: Normalised, grad: Array) -> tuple[Array, Array, Array]:
     """∂L/∂γ = Σ g x̂, ∂L/∂β = Σ g and ∂L/∂x = γ/σ (g − mean(g) − x̂ mean(g x̂)), over each channel.
 
@@ -69,11 +69,11 @@ def batch_norm_backward(saved: Normalised, grad: Array) -> tuple[Array, Array, A
     return grad_x, grad_weight, grad_bias
 
 
-@operation
+@dispatch
 def norm_act_pool_forward(x: Array, norm: Norm, slope: float, window: int) -> tuple[Array, tuple[Any, ...]]:
     """Batch normalisation, then LeakyReLU, then max-pooling by `window` × `window` (1: none).
 
-    The three in one are worth a faster form: one pass over memory in place of six. What is saved begins with
+    The three in one are worth kernels: one pass over memory in place of six. What is saved begins with
     (mean, variance) of the batch, for the running statistics.
     """
     normal, saved_norm = batch_norm_forward(x, norm)
@@ -83,7 +83,7 @@ def norm_act_pool_forward(x: Array, norm: Norm, slope: float, window: int) -> tu
     return y, (saved_norm.mean, saved_norm.variance, saved_norm, saved_act, saved_pool)
 
 
-@operation
+@dispatch
 def norm_act_pool_backward(saved: tuple[Any, ...], grad: Array) -> tuple[Array, Array, Array]:
     """The three backward passes in reverse: (∂L/∂x, ∂L/∂γ, ∂L/∂β)."""
     _, _, saved_norm, saved_act, saved_pool = saved

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-import forms
+import kernel_sets
 import numpy as np
 import pytest
 import torch
@@ -35,32 +35,34 @@ def networks():
     return build(cb, cb.LeakyReLU(0.1)), build(nn, nn.LeakyReLU(0.1))
 
 
-@pytest.mark.parametrize("form", forms.FORMS)
+@pytest.mark.parametrize("kernels", kernel_sets.KERNEL_SETS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=str)
-def test_fifty_adam_steps_in_lockstep_with_torch(form, dtype, tolerance):
-    network, twin = networks()
-    twin = twin.to(dtype)
-    state = {name: tensor.detach().clone().numpy() for name, tensor in twin.state_dict().items()}
-    adam, theirs = cb.Adam(lr=1e-3), torch.optim.Adam(twin.parameters(), lr=1e-3)
-    with forms.using(form):
+def test_fifty_adam_steps_in_lockstep_with_torch(kernels, dtype, tolerance):
+    network, reference = networks()
+    reference = reference.to(dtype)
+    state = {name: tensor.detach().clone().numpy() for name, tensor in reference.state_dict().items()}
+    adam, theirs = cb.Adam(lr=1e-3), torch.optim.Adam(reference.parameters(), lr=1e-3)
+    with kernel_sets.using(kernels):
         for _ in range(50):
             x, labels = torch.randn(8, 2, 11, 11, dtype=dtype), torch.randint(5, (8,))
-            expected = nn.functional.cross_entropy(twin(x), labels)
+            expected = nn.functional.cross_entropy(reference(x), labels)
             theirs.zero_grad()
             expected.backward()
             theirs.step()
             logits, saved = network.forward(state, np.moveaxis(x.numpy(), 0, -1), training=True)
             loss, saved_loss = cb.cross_entropy_forward(logits, labels.numpy())
-            _, gradients = network.backward(saved, cb.cross_entropy_backward(saved_loss), need_x=False)
+            _, gradients = network.backward(
+                saved, cb.cross_entropy_backward(saved_loss), needs_input_grad=False
+            )
             adam.step(state, gradients)
             assert loss == pytest.approx(expected.item(), abs=tolerance)
 
 
 def test_names_and_initial_state_are_torchs():
-    network, twin = networks()
+    network, reference = networks()
     state = network.init(np.random.default_rng(0))
-    assert list(state) == list(network.names) == list(twin.state_dict())
-    for name, tensor in twin.state_dict().items():
+    assert list(state) == list(network.names) == list(reference.state_dict())
+    for name, tensor in reference.state_dict().items():
         assert state[name].shape == tuple(tensor.shape)
 
 

@@ -67,7 +67,7 @@ def test_nearest_finds_the_last_part_of_a_key():
 @pytest.mark.parametrize(("group", "option"), CHOICES)
 def test_every_option_composes_is_valid_and_declared(group, option):
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = compose("train", [f"{group}={option}"])
+        config = compose("train", [f"{group}=[acc,{option}]" if group == "metrics" else f"{group}={option}"])
     assert problems(config) == []
     known = known_knobs(config)
     flat = {

@@ -8,8 +8,9 @@ import torch
 from omegaconf import OmegaConf
 
 from experiment.errors import UserError
+from experiment.instantiate import instantiate
 from experiment.schema import problems
-from lightning_modules.build import build_trainer, instantiate
+from lightning_modules.build import build_trainer
 
 
 def test_instantiate_passes_options_on():
@@ -63,7 +64,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize("target", ATTACKS)
 def test_a_target_that_is_no_registered_kind_is_refused_and_nothing_is_imported(target, monkeypatch):
-    monkeypatch.setattr("lightning_modules.build.import_module", lambda name: pytest.fail(f"imports {name}"))
+    monkeypatch.setattr("experiment.instantiate.import_module", lambda name: pytest.fail(f"imports {name}"))
     with pytest.raises(UserError, match="_target_="):
         instantiate(OmegaConf.create({"_target_": target}))
 

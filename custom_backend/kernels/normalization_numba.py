@@ -1,33 +1,26 @@
-"""NumPy forms compiled by numba, for what memory traffic, not arithmetic, makes slow.
-
-That is normalisation with what follows it, and convolution once `winograd` has cut down its arithmetic.
+"""Normalisation with what follows it, compiled by numba: memory traffic, not arithmetic, makes it slow.
 
 A kernel works on the channels [start, stop), so that threads share the work without sharing a result. The
 innermost loop runs over contiguous memory and becomes vector instructions. Long sums are taken in short
 pieces in the dtype of the array, and the pieces added up in float64.
 """
 
-import math
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from custom_backend import optim
 from custom_backend.array import Pair
 from custom_backend.functional.normalization import Norm
-from custom_backend.kernels import numpy_forms, winograd
 from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import split
-from custom_backend.optim import AdamRule
 
 FloatArray: TypeAlias = npt.NDArray[Any]
 Constants: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, float]  # mean, 1/σ, γ, β, slope
 Results: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]  # the gradients by x, γ and β
 Scalars: TypeAlias = tuple[float, float, float, float]  # mean, γ/σ, β and slope
 Sums: TypeAlias = tuple[float, float]
-Rates: TypeAlias = tuple[float, float, float, float, float, float, float]  # see `adam_step`
 
 PIECE = 2048  # elements of a sum in the dtype of the array
 
@@ -65,8 +58,8 @@ def _sums(x: FloatArray, grad: FloatArray, constants: Scalars) -> Sums:
 
 
 @compiled
-def _sums_at(x: FloatArray, place: FloatArray, here: Pair, grad: FloatArray, constants: Scalars) -> Sums:
-    """As `_sums`, for those pixels of a row of windows at place `here` that were chosen."""
+def _sums_at(x: FloatArray, index: FloatArray, here: Pair, grad: FloatArray, constants: Scalars) -> Sums:
+    """As `_sums`, for those pixels of a row of windows at offset `here` that were chosen."""
     middle, factor, shift, slope = constants
     at, zero = np.uint8(2 * here[0] + here[1]), x.dtype.type(0)
     total = total_dot = 0.0
@@ -76,7 +69,7 @@ def _sums_at(x: FloatArray, place: FloatArray, here: Pair, grad: FloatArray, con
         for n in range(grad.shape[1]):
             centred = x[w, n] - middle
             g = grad[s, n] if centred * factor + shift > 0 else slope * grad[s, n]
-            g = g if place[s, n] == at else zero
+            g = g if index[s, n] == at else zero
             partial += g
             partial_dot += g * centred
         total += partial
@@ -87,14 +80,14 @@ def _sums_at(x: FloatArray, place: FloatArray, here: Pair, grad: FloatArray, con
 @compiled
 def _spread(
     x: FloatArray,
-    place: FloatArray,
+    index: FloatArray,
     here: Pair,
     grad: FloatArray,
     constants: Scalars,
     lost: Sums,
     grad_x: FloatArray,
 ) -> None:
-    """The gradient of the pixels of a row of windows at place `here`."""
+    """The gradient of the pixels of a row of windows at offset `here`."""
     middle, factor, shift, slope = constants
     offset, along = lost
     at, zero = np.uint8(2 * here[0] + here[1]), x.dtype.type(0)
@@ -103,7 +96,7 @@ def _spread(
         for n in range(grad.shape[1]):
             centred = x[w, n] - middle
             g = grad[s, n] if centred * factor + shift > 0 else slope * grad[s, n]
-            g = g if place[s, n] == at else zero
+            g = g if index[s, n] == at else zero
             grad_x[w, n] = factor * (g - offset - centred * along)
 
 
@@ -153,8 +146,8 @@ def _norm_act_backward(
         middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         total = total_dot = 0.0
         for piece in range(0, length, PIECE):
-            part = slice(piece, piece + PIECE)
-            partial, partial_dot = _sums(x[c, part], grad[c, part], (middle, factor, shift, slope))
+            run = slice(piece, piece + PIECE)
+            partial, partial_dot = _sums(x[c, run], grad[c, run], (middle, factor, shift, slope))
             total += partial
             total_dot += partial_dot
         grad_bias[c] = total
@@ -169,9 +162,9 @@ def _norm_act_backward(
 
 @compiled
 def _norm_act_pool(
-    start: int, stop: int, x: FloatArray, constants: Constants, y: FloatArray, place: FloatArray
+    start: int, stop: int, x: FloatArray, constants: Constants, y: FloatArray, index: FloatArray
 ) -> None:
-    """As `_norm_act`, then the greatest of each 2 × 2 window and its place, for x (C, H, W, N)."""
+    """As `_norm_act`, then the greatest of each 2 × 2 window and its index there, for x (C, H, W, N)."""
     mean, inverse_std, weight, bias, slope = constants
     slope = x.dtype.type(slope)
     _, height, width, batch = y.shape
@@ -190,7 +183,7 @@ def _norm_act_pool(
                         best = rival if better else best
                         at = np.uint8(k) if better else at
                     y[c, r, s, n] = best
-                    place[c, r, s, n] = at
+                    index[c, r, s, n] = at
 
 
 @compiled
@@ -200,7 +193,7 @@ def _norm_act_pool_backward(
     x: FloatArray,
     constants: Constants,
     of_batch: bool,
-    place: FloatArray,
+    index: FloatArray,
     grad: FloatArray,
     results: Results,
 ) -> None:
@@ -218,7 +211,7 @@ def _norm_act_pool_backward(
         for r in range(height):
             for k in range(4):
                 row, here = x[c, 2 * r + k // 2], (k // 2, k % 2)
-                partial, partial_dot = _sums_at(row, place[c, r], here, grad[c, r], scalars)
+                partial, partial_dot = _sums_at(row, index[c, r], here, grad[c, r], scalars)
                 total += partial
                 total_dot += partial_dot
         grad_bias[c] = total
@@ -229,7 +222,7 @@ def _norm_act_pool_backward(
         for r in range(height):
             for k in range(4):
                 h, here = 2 * r + k // 2, (k // 2, k % 2)
-                _spread(x[c, h], place[c, r], here, grad[c, r], scalars, lost, grad_x[c, h])
+                _spread(x[c, h], index[c, r], here, grad[c, r], scalars, lost, grad_x[c, h])
         # The last of an odd number of rows or columns is in no window.
         for h in range(2 * height, x.shape[1]):
             grad_x[c, h] = -factor * (offset + (x[c, h] - middle) * along)
@@ -248,82 +241,32 @@ def norm_act_pool_forward(x: FloatArray, norm: Norm, slope: float, window: int) 
     constants = (mean, inverse_std, weight, bias, float(slope))
     size = (height, width) if window == 1 else (height // 2, width // 2)
     y = empty((channels, *size, batch), x.dtype)
-    place = None if window == 1 else empty(y.shape, np.uint8)
+    index = None if window == 1 else empty(y.shape, np.uint8)
 
-    def part(start: int, stop: int) -> None:
-        own = slice(start, stop)
+    def apply(start: int, stop: int) -> None:
+        chunk = slice(start, stop)
         if statistics is None:
             _moments(start, stop, flat, mean, variance)  # what it has read is still in the cache below
-        np.divide(1, np.sqrt(variance[own] + eps), out=inverse_std[own])
-        if place is None:
+        np.divide(1, np.sqrt(variance[chunk] + eps), out=inverse_std[chunk])
+        if index is None:
             _norm_act(start, stop, flat, constants, y.reshape(channels, -1))
         else:
-            _norm_act_pool(start, stop, x, constants, y, place)
+            _norm_act_pool(start, stop, x, constants, y, index)
 
-    split(part, channels, x.size)
-    return y, (mean, variance, x, constants, statistics is None, place)
+    split(apply, channels, x.size)
+    return y, (mean, variance, x, constants, statistics is None, index)
 
 
 def norm_act_pool_backward(saved: Any, grad: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """See `functional.normalization.norm_act_pool_backward`."""
-    _, _, x, constants, of_batch, place = saved
+    _, _, x, constants, of_batch, index = saved
     grad, channels = np.ascontiguousarray(grad), x.shape[0]
     grad_x, grad_weight, grad_bias = empty_like(x), np.empty(channels, x.dtype), np.empty(channels, x.dtype)
-    if place is None:
+    if index is None:
         flat, flat_grad, flat_grad_x = (array.reshape(channels, -1) for array in (x, grad, grad_x))
         results = (flat_grad_x, grad_weight, grad_bias)
         split(_norm_act_backward, channels, x.size, flat, constants, of_batch, flat_grad, results)
     else:
         results = (grad_x, grad_weight, grad_bias)
-        split(_norm_act_pool_backward, channels, x.size, x, constants, of_batch, place, grad, results)
+        split(_norm_act_pool_backward, channels, x.size, x, constants, of_batch, index, grad, results)
     return grad_x, grad_weight, grad_bias
-
-
-@compiled
-def _adam_step(
-    parameter: FloatArray, grad: FloatArray, exp_avg: FloatArray, exp_avg_sq: FloatArray, rates: Rates
-) -> None:
-    shrink, decay, rate, beta1, beta2, root, eps = rates
-    for m in range(parameter.shape[0]):
-        p = parameter[m] * shrink
-        g = grad[m] + decay * p
-        exp_avg[m] += beta1 * (g - exp_avg[m])
-        exp_avg_sq[m] += beta2 * (g * g - exp_avg_sq[m])
-        parameter[m] = p - rate * exp_avg[m] / (np.sqrt(exp_avg_sq[m]) * root + eps)
-
-
-def adam_step(
-    parameter: FloatArray,
-    grad: FloatArray,
-    exp_avg: FloatArray,
-    exp_avg_sq: FloatArray,
-    step: int,
-    rule: AdamRule,
-) -> None:
-    """See `optim.adam_step`; in one pass where all arrays are contiguous."""
-    arrays = (parameter, grad, exp_avg, exp_avg_sq)
-    if not all(array.flags.c_contiguous for array in arrays):
-        optim.adam_step.__wrapped__(*arrays, step, rule)  # type: ignore[attr-defined]
-        return
-    lr, (beta1, beta2), eps, weight_decay, decoupled = rule
-    rates = (
-        1 - lr * weight_decay * decoupled, weight_decay * (not decoupled), lr / (1 - beta1**step),
-        1 - beta1, 1 - beta2, 1 / math.sqrt(1 - beta2**step), eps,
-    )  # fmt: skip
-    number = parameter.dtype.type
-    typed = tuple(number(rate) for rate in rates)
-    _adam_step(*(array.reshape(-1) for array in arrays), typed)  # type: ignore[call-arg, arg-type]
-
-
-def conv2d_forward(
-    x: FloatArray, weight: FloatArray, bias: FloatArray | None, stride: Pair, padding: Pair
-) -> tuple[FloatArray, Any]:
-    """See `functional.conv.conv2d_forward`."""
-    return numpy_forms.conv2d_forward(x, weight, bias, stride, padding, winograd)
-
-
-def conv2d_backward(
-    saved: Any, grad: FloatArray, need_x: bool = True
-) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
-    """See `functional.conv.conv2d_backward`."""
-    return numpy_forms.conv2d_backward(saved, grad, need_x, winograd)
