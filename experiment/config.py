@@ -60,6 +60,13 @@ def override_lists(
     ]
 
 
+def options(composed: DictConfig, group: str) -> list[str]:
+    """The options of a group, in ``conf/`` and folders of the user's."""
+    sources = composed.hydra.runtime.config_sources
+    folders = [Path(source.path, group) for source in sources if source.schema == "file"]
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+
+
 def option_file(composed: DictConfig, group: str, option: str) -> Path | None:
     """The YAML file of a group's option, in ``conf/`` or a folder of the user's."""
     sources = composed.hydra.runtime.config_sources

@@ -83,9 +83,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
     def command() -> None:
         try:
             if os.environ.get(TRUSTED_PACKAGES):
-                sys.path.append(
-                    os.getcwd()
-                )  # where such a package often lies; last, so that it hides nothing
+                sys.path.append(str(Path.cwd()))  # where it often lies; last, so that it hides nothing
             main()
         except UserError as error:
             stop(error)

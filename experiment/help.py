@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from textwrap import wrap
 
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from experiment.config import option_file
+from experiment.config import option_file, options
 from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.knob import Knob, nearest, text
@@ -39,33 +38,37 @@ def help_text(composed: DictConfig, asked: Sequence[str] = (), *, is_full: bool)
             raise UserError(
                 f"help={group}: no such group.{nearest(group, GROUPS)} Groups: {', '.join(GROUPS)}"
             )
-    loader = GlobalHydra.instance().config_loader()
     train = invocation("train")
     lines = [f"{train} [-m] [group=option ...] [knob=value ...]", "", "Groups (* is chosen)"]
     for group in asked or GROUPS:
         choice = composed.hydra.runtime.choices.get(group)
-        chosen = [choice] if isinstance(choice, str) else list(choice or [])
-        options = {option: option + "*" * (option in chosen) for option in loader.get_group_options(group)}
-        phrases = {option: _phrase(composed, group, option) for option in options}
+        chosen = (
+            [choice] if isinstance(choice, str) else list(composed.get(group) or [])
+        )  # of metrics several
+        marked = {option: option + "*" * (option in chosen) for option in options(composed, group)}
         if asked or (is_full and group in ("model", "data", "experiment")):
-            lines += [f"  {group}", *(f"    {mark:<18}{phrases[option]}" for option, mark in options.items())]
+            lines.append(f"  {group}")
+            lines += [f"    {mark:<18}{_phrase(composed, group, option)}" for option, mark in marked.items()]
         else:
-            lines.append(f"  {group:<12}{' | '.join(options.values())}")
+            lines.append(f"  {group:<12}{' | '.join(marked.values())}")
     if asked or is_full:
         knobs, values = known_knobs(composed), flatten(composed)
         lines += ["", "Knobs with their values; - = only with another option of its group"]
-        listed = knobs_of_options() | {key: knob for key, knob in knobs.items() if key in values}
-        for key, knob in sorted(listed.items(), key=_place):
-            if not asked or key.partition(".")[0] in asked:
-                lines.append(
-                    f"  {key + '=' + (text(values[key]) if key in values else '-'):<46}{knob.allowed}"
-                )
+        foreign = [key for key in knobs if key not in values and _is_foreign(key, composed)]
+        for key, knob in sorted((knobs_of_options() | knobs).items(), key=_place):
+            if key not in foreign and (not asked or key.partition(".")[0] in asked):
+                value = text(values[key]) if key in values else knob.default if key in knobs else "-"
+                lines.append(f"  {key + '=' + value:<46}{knob.allowed}")
                 lines += [f"      {knob.meaning}"] if knob.meaning else []
-        more = [key for key in knobs if key not in listed and (not asked or key.partition(".")[0] in asked)]
-        lines += (
-            ["", *wrap(f"Further arguments of the chosen classes: {', '.join(more)}", 100)] if more else []
-        )
+        more = ", ".join(key for key in foreign if not asked or key.partition(".")[0] in asked)
+        lines += ["", *wrap(f"Further arguments of classes of torch and Lightning: {more}", 100)] * bool(more)
     return "\n".join([*lines, EXAMPLES.format(train=train)])
+
+
+def _is_foreign(key: str, composed: DictConfig) -> bool:
+    """Whether a knob is an argument of a class that this project only uses."""
+    target = OmegaConf.select(composed, f"{key.rpartition('.')[0]}._target_") or ""
+    return str(target).startswith(("torch.", "lightning."))
 
 
 def _place(item: tuple[str, Knob]) -> int:

@@ -22,6 +22,7 @@ class Knob:
         interval: the allowed numbers as a mathematician writes them, such as ``"[0, 1)"``.
         choices: the allowed values; empty for any.
         optional: whether ``null`` is allowed.
+        default: what it is where no file gives it, as one would type it.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Knob:
     interval: str = EVERYTHING
     choices: tuple[Any, ...] = ()
     optional: bool = False
+    default: str = ""
 
     @property
     def allowed(self) -> str:

@@ -8,6 +8,7 @@ that its ``_target_`` names; :data:`KNOBS` holds those that belong to none. ``co
 import ast
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -186,11 +187,11 @@ def refusal(target: str) -> str | None:
     root = package.partition(".")[0]
     own = ("lightning_modules", *trusted_packages())
     if package not in CLASSES and root not in own and not package.startswith("experiment.metrics."):
-        named = ",".join([*own[1:], root or "PACKAGE"])
-        return (
-            f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built. "
-            f"A package of yours must be named as trusted: {TRUSTED_PACKAGES}={named} {invocation('train')} …"
-        )
+        reason = f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built"
+        if not root or root in (*sys.stdlib_module_names, "torch", "lightning", "experiment"):
+            return reason
+        named = f"{TRUSTED_PACKAGES}={','.join([*own[1:], root])} {invocation('train')} …"
+        return f"{reason}. If you trust the package {root}: {named}"
     found = definition(target)
     if found is None:
         return f"there is no such thing: {package} has no {name}"

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import EllipsisType
 
-from experiment.knob import Knob
+from experiment.knob import Knob, text
 
 Definer = ast.FunctionDef | ast.ClassDef | ast.expr
 
@@ -262,7 +262,8 @@ def _knob(annotation: ast.expr | None, default: ast.expr | None, module: str, sa
     value = default.value if isinstance(default, ast.Constant) else ...
     if not annotation and isinstance(value, bool | str | float | int):
         knob = Knob(type(value).__name__.replace("int", "float"))
-    knob = replace(knob, optional=knob.optional or value is None)
+    shown = "" if value is ... else text(value)
+    knob = replace(knob, optional=knob.optional or value is None, default=shown)
     return replace(described(knob, said), meaning=knob.meaning) if knob.meaning else described(knob, said)
 
 
