@@ -74,8 +74,14 @@ def test_every_option_composes_is_valid_and_declared(group, option):
         key for key in flatten(config) if not key.endswith("_target_") and flatten(config)[key] is not None
     }
     assert flat - known.keys() == set()
-    # what one chooses of is described, and has a range where it is a number
-    for key in flat:
+
+
+@pytest.mark.parametrize("model", ["baseline", "custom", "enhanced", "mnist"])
+@pytest.mark.parametrize("more", [["optimizer=sgd", "scheduler=step", "loss=focal"], ["scheduler=onecycle"]])
+def test_what_can_be_chosen_is_described_and_a_number_has_a_range(configure, model, more):
+    config = configure(f"model={model}", *more)
+    known = known_knobs(config)
+    for key in flatten(config).keys() & known.keys():
         if not key.startswith(("callbacks.", "logger.")):
             assert known[key].meaning, key
             assert known[key].interval != EVERYTHING or "float" not in known[key].kind, key
