@@ -84,6 +84,25 @@ def check(argv: list[str]) -> list[str]:
     return [*(argument for argument in argv if argument not in given), *given_to_hydra]
 
 
+def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """Compose what ``train.py`` would for a single run, with its ``hydra`` node.
+
+    Args:
+        overrides: ``group=option`` and ``knob=value``.
+        config_dir: a folder of configurations of the user's own.
+
+    Raises:
+        UserError: as :func:`check`.
+    """
+    if flags := [word for word in overrides if word.startswith("-")]:
+        raise UserError(f"{' '.join(flags)}: only group=option and knob=value are taken here")
+    folder = ["--config-dir", str(config_dir)] if config_dir else []
+    taken = check([*folder, *overrides])[len(folder) :]
+    path = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("train", [*path, *taken], return_hydra_config=True)
+
+
 def _replace_options_of_plugins() -> None:
     """Let ``conf/hydra/`` replace what plugins register under the same names; Hydra would mix the two."""
     groups = ConfigStore.instance().repo["hydra"]

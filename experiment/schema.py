@@ -213,9 +213,8 @@ def is_metric(found: Definition) -> bool:
     """Whether what is defined there is a function with the decorator of a metric."""
     decorators = getattr(found.node, "decorator_list", [])
     calls = [qualified(call.func, found.module) or "" for call in decorators if isinstance(call, ast.Call)]
-    return any(
-        (full := definition(call)) and full.name == "experiment.metrics.table.metric" for call in calls
-    )
+    names = {full.name for call in calls if (full := definition(call))}
+    return "experiment.metrics.table.metric" in names
 
 
 def known_knobs(config: DictConfig) -> dict[str, Knob]:

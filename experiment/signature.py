@@ -201,10 +201,10 @@ def _arguments(found: Definition) -> _Arguments:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             docstring += f"\n{ast.get_docstring(statement) or ''}"
             knobs, required, is_open = _of_function(statement, module, docstring)
-            return dict(list(knobs.items())[1:]), required - set(list(knobs)[:1]), is_open  # without self
-    bases = [definition(full) for base in node.bases if (full := qualified(base, module))]
-    classes = [base for base in bases if base and isinstance(base.node, ast.ClassDef)]
-    inherited: _Arguments = next(map(_arguments, classes), ({}, frozenset(), False))
+            own = dict(list(knobs.items())[1:]), required - set(list(knobs)[:1]), is_open  # without self
+            passes_on = statement.args.vararg and statement.args.kwarg and not own[0]
+            return _inherited(node, module) if passes_on else own
+    inherited = _inherited(node, module)
     if not (any("dataclass" in ast.unparse(mark) for mark in node.decorator_list) or _is_typed_dict(node)):
         return inherited
     knobs, missing = dict(inherited[0]), set(inherited[1])
@@ -215,6 +215,12 @@ def _arguments(found: Definition) -> _Arguments:
             if field.value is None:
                 missing.add(name)
     return knobs, frozenset(missing), False
+
+
+def _inherited(node: ast.ClassDef, module: str) -> _Arguments:
+    bases = [definition(full) for base in node.bases if (full := qualified(base, module))]
+    classes = [base for base in bases if base and isinstance(base.node, ast.ClassDef)]
+    return next(map(_arguments, classes), ({}, frozenset(), False))
 
 
 def _is_typed_dict(node: ast.ClassDef) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from custom_backend.array import Pair, matmul, pair
+from custom_backend.array import Pair, matmul
 from custom_backend.functional.convolution import Geometry, output_size
 from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.im2col import blocks
@@ -199,7 +199,7 @@ def input_gradient(
     outputs, channels = weight.shape[:2]
     kernels = matmul(OF_KERNEL[:, ::-1].astype(weight.dtype), weight.reshape(-1, 9).T)
     turned = kernels.reshape(16, outputs, channels).swapaxes(1, 2)
-    return _filter(grad, turned, pair(shape[1:3]), (2 - geometry.padding[0], 2 - geometry.padding[1]))
+    return _filter(grad, turned, (shape[1], shape[2]), (2 - geometry.padding[0], 2 - geometry.padding[1]))
 
 
 def weight_gradient(x: FloatArray, grad: FloatArray, geometry: Geometry) -> FloatArray:

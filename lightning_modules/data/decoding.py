@@ -162,7 +162,7 @@ def reading(path: str) -> Iterator[None]:
         raise UserError(_out_of_memory(name)) from failure
     except UnidentifiedImageError as damage:
         raise UnreadableImage(
-            f"{name} is not a readable image (none of {', '.join(formats())}): mend or remove it"
+            f"{name} is not a readable image (its content is none): mend or remove it"
         ) from damage
     except OSError as failure:
         if failure.errno == errno.ENOMEM or "out of memory" in str(failure):
@@ -241,9 +241,9 @@ def _wide_planes(image: Image.Image, content: bytes, channels: int) -> list[Imag
         values = np.concatenate([np.broadcast_to(values, (3, *values.shape[1:])), *opaque])
     planes = []
     for plane in values:
-        turned = Image.fromarray(plane)
-        turned.info = {"exif": image.info["exif"]} if "exif" in image.info else {}
-        planes.append(ImageOps.exif_transpose(turned))
+        upright = Image.fromarray(plane)
+        upright.info = {"exif": image.info["exif"]} if "exif" in image.info else {}
+        planes.append(ImageOps.exif_transpose(upright))
     return planes
 
 

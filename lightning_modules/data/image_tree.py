@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -106,6 +107,7 @@ def read_tree(
     Raises:
         UserError: naming the files or the folder that cannot be used, or that memory does not suffice.
     """
+    started = time.time_ns()
     found = _list(tree, test_fraction)
     if found.skipped:
         log.warning(f"warning: {tree}: left out {describe(found.skipped)}")
@@ -134,7 +136,7 @@ def read_tree(
             val_count=found.counts[1], pixel_range=pixel_range, paths=relative, skipped=dict(found.skipped),
         )  # fmt: skip
 
-    stamp, started = found.stamp(), time.time_ns()
+    stamp = found.stamp()
     # what changes within one tick of the clock would go unnoticed: such files are read again next time
     is_settled = all(max(file.modified, file.changed) < started - JUST_NOW for file in found.files)
     facts, images = stored.read() or ({}, None)
@@ -145,7 +147,8 @@ def read_tree(
         known = image_set(images, facts["pixel_range"])
         if known.fingerprint == facts["fingerprint"]:
             if is_settled and facts["stamp"] != stamp:
-                stored.write_facts(facts | {"stamp": stamp})
+                with suppress(OSError):  # nothing but time is lost
+                    stored.write_facts(facts | {"stamp": stamp})
             return known
         stored.warn_of_damage("wrong pixels")
     path, images, pixel_range, content = _decode(found, stored, image_size, channels, background)

@@ -149,9 +149,14 @@ def test_parameters_changed_before_backward_are_noticed():
 
 def test_double_backward_is_refused():
     model = both().ours
-    (grad,) = torch.autograd.grad(model(batch()[0]).square().sum(), model[0].weight, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+    x = batch()[0].requires_grad_()
+    with pytest.raises(RuntimeError, match="create_graph=True"):  # the incoming gradient is a constant
+        torch.autograd.grad(model(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="create_graph=True"):
+        torch.autograd.functional.hessian(lambda x: model(x).sum(), x)
+    logits = torch.randn(3, 4, requires_grad=True)
+    with pytest.raises(RuntimeError, match="create_graph=True"):
+        torch.autograd.grad(ENGINE.CrossEntropyLoss()(logits, torch.arange(3)), logits, create_graph=True)
 
 
 def test_autocast_computes_in_float32_with_a_correct_gradient():
@@ -203,7 +208,7 @@ def test_losses_on_torchs_logits(kind):
         log_pt = functional.log_softmax(logits, 1).gather(1, labels[:, None])
         expected = (-0.5 * (1 - log_pt.exp()) ** 1.5 * log_pt).mean()
     else:
-        loss = bridge.CustomCrossEntropyLoss(0.2)(logits, labels)
+        loss = bridge.CustomCrossEntropyLoss(label_smoothing=0.2)(logits, labels)
         expected = functional.cross_entropy(logits, labels, label_smoothing=0.2)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
     (mine,) = torch.autograd.grad(2 * loss, logits)
@@ -264,10 +269,46 @@ IMAGES = torch.zeros(2, 3, 5, 5)
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda nn: nn.Conv2d(4, 4, 3, groups=2), r"Conv2d\(.*\): expected groups=1, got 2"),
-        (lambda nn: nn.Conv2d(4, 4, 3, padding="same"), r"expected padding in pixels, got 'same'"),
+        (
+            lambda nn: nn.Conv2d(4, 4, 3, padding_mode="circular"),
+            r"expected padding_mode='zeros', got 'circular'",
+        ),
+        (lambda nn: nn.Conv2d(4, 4, 3, stride=0), r"Conv2d\(.*\): expected stride of at least 1"),
+        (lambda nn: nn.Conv2d(4, 4, 0), r"Conv2d\(.*\): expected kernel_size of at least 1"),
+        (lambda nn: nn.Conv2d(4, 4, -1), r"Conv2d: expected settings of torch.nn.Conv2d, got .*negative"),
+        (lambda nn: nn.Conv2d(4, 4, (3,)), r"Conv2d\(.*\): expected kernel_size of at least 1"),
+        (lambda nn: nn.Conv2d(4, 4, 3, padding=-1), r"Conv2d\(.*\): expected padding of at least 0"),
+        (lambda nn: nn.MaxPool2d(0), r"MaxPool2d\(.*\): expected kernel_size of at least 1"),
+        (
+            lambda nn: nn.AdaptiveAvgPool2d([2, None]),
+            r"expected output_size of at least 1, .* got \(2, None\)",
+        ),
         (lambda nn: nn.BatchNorm2d(4, affine=False), r"BatchNorm2d\(.*\): expected affine=True, got False"),
-        (lambda nn: nn.BatchNorm2d(4, momentum=None), r"BatchNorm2d\(.*\): expected a momentum, got None"),
+        (lambda nn: nn.LayerNorm((3, 4)), r"LayerNorm\(.*\): expected a normalized_shape of one number, got"),
+        (lambda nn: nn.GELU("tanh"), r"GELU\(.*\): expected approximate='none', got 'tanh'"),
+        (lambda nn: nn.Softmax(0), r"Softmax\(dim=0\): expected dim=1, the classes"),
+        (
+            lambda nn: nn.CrossEntropyLoss(label_smoothing=2),
+            r"expected a number label_smoothing in \[0, 1\], got 2",
+        ),
+        (
+            lambda nn: nn.CrossEntropyLoss(reduction="all"),
+            r"expected reduction one of mean, sum, none, got 'all'",
+        ),
+        (lambda nn: nn.FocalLoss(alpha=-1), r"FocalLoss: expected a number alpha of at least 0, got -1"),
+        (lambda nn: nn.Tahn, r"engine auto: expected a layer such as Tanh, got 'Tahn'"),
+        (
+            lambda nn: nn.Conv2d(3, 4, 3)(IMAGES[0]),
+            r"expected a tensor \(batch, channels, height, width\), got shape \(3, 5, 5\)",
+        ),
+        (
+            lambda nn: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))(IMAGES),
+            r"Linear\(.*\): expected a tensor \(batch, features\), got shape \(2, 3, 5, 5\)",
+        ),
+        (
+            lambda nn: nn.Conv2d(3, 4, 3)(IMAGES[:0]),
+            r"at least one entry along every axis, got shape \(0, 3, 5, 5\)",
+        ),
         (lambda nn: nn.MaxPool2d(2, ceil_mode=True), r"expected ceil_mode=False, got True"),
         (lambda nn: nn.AvgPool2d(2, count_include_pad=False), r"expected count_include_pad=True, got False"),
         (
@@ -294,7 +335,7 @@ IMAGES = torch.zeros(2, 3, 5, 5)
         ),
         (lambda nn: bridge.namespace("fpga"), r"engine: expected one of auto, numpy, cupy, got 'fpga'"),
         (
-            lambda nn: nn.Conv2d(3, 4, 3, engine="cupy")(IMAGES),
+            lambda nn: bridge.cupy.Conv2d(3, 4, 3)(IMAGES),
             r"expected a tensor on cuda for engine cupy, got cpu",
         ),
     ],
