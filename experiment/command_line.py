@@ -209,7 +209,7 @@ def _problems(composed: DictConfig, values: list[Override], deleted: list[Overri
             if key.startswith("experiment."):
                 line += " Its first line must be: # @package _global_"
         group, _, name = key.partition(".")
-        if (CONFIG_DIR / group / f"{name}.yaml").is_file():
+        if "expected null" in line and (CONFIG_DIR / group / f"{name}.yaml").is_file():
             line += f" {group}={name} switches it on"
         yield line
     for override in values:

@@ -9,14 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiment.schema import flatten
+from experiment.schema import flatten, plain_values
 
 
 def run_config(composed: DictConfig) -> DictConfig:
     """What of a composed configuration is the run's: all but the sweep around it, its paths absolute."""
-    keys = [str(key) for key in composed if key not in ("sweep", "hydra")]
-    config = OmegaConf.masked_copy(composed, keys)
-    OmegaConf.resolve(config)
+    config = OmegaConf.create(plain_values(composed, without=("sweep", "hydra")))
     for key in ("root", "cache"):
         if config.data.get(key) is not None:
             config.data[key] = str(Path(config.data[key]).expanduser().absolute())

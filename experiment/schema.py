@@ -9,7 +9,7 @@ import ast
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PureWindowsPath
@@ -217,10 +217,11 @@ def is_metric(found: Definition) -> bool:
     return "experiment.metrics.table.metric" in names
 
 
-def known_knobs(config: DictConfig) -> dict[str, Knob]:
+def known_knobs(config: DictConfig | Mapping[str, Any]) -> dict[str, Knob]:
     """Dotted key → knob for every key that a configuration with these components may have."""
+    plain = plain_values(config) if isinstance(config, DictConfig) else config
     known = {key: knob for key, knob in KNOBS.items() if key.partition(".")[0] not in COMPONENTS}
-    for key, node, component in _components(_plain(config)):
+    for key, node, component in _components(plain):
         if refusal(str(node.get("_target_"))) is None:
             known |= {f"{key}.{name}": knob for name, knob in _knobs(key, node, component).knobs.items()}
     return known
@@ -233,18 +234,19 @@ def faults(config: DictConfig, *, is_composed: bool = False) -> list[tuple[str, 
         config: all of it, or a run's.
         is_composed: whether it was just composed: then nothing may be missing, as may be in an older run.
     """
-    if found := list(_faults(config, is_composed)):
+    plain = plain_values(config)
+    if found := list(_faults(plain, is_composed)):
         return found
     try:
-        lines = metrics.monitor_problems(_plain(config)["callbacks"], chosen_metrics(config))
+        lines = metrics.monitor_problems(plain.get("callbacks"), chosen_metrics(config))
     except UserError as mistake:
         lines = [str(mistake)]
     return [(re.split("[=:]", line)[0], line) for line in lines]
 
 
-def _faults(config: DictConfig, is_composed: bool) -> Iterator[tuple[str, str]]:
-    plain, known = _plain(config), known_knobs(config)
-    for key, value in flatten({k: v for k, v in plain.items() if k not in (*COMPONENTS, "hydra")}).items():
+def _faults(plain: Mapping[str, Any], is_composed: bool) -> Iterator[tuple[str, str]]:
+    known = known_knobs(plain)
+    for key, value in flatten({k: v for k, v in plain.items() if k not in COMPONENTS}).items():
         if key in known:
             line = known[key].problem(key, value)
         elif any(name.startswith(f"{key}.") for name in known):
@@ -298,7 +300,7 @@ def unknown(key: str, known: Iterable[str], suffix: str = "") -> str:
 
 def can_be_left_out(key: str, config: DictConfig) -> bool:
     """Whether a configuration works without a key that it has."""
-    for name, node, component in _components(_plain(config)):
+    for name, node, component in _components(plain_values(config)):
         if key == name and component.has_entries:
             return True
         if key.startswith(f"{name}."):
@@ -318,7 +320,7 @@ def knobs_of_options() -> dict[str, Knob]:
             content: Any = OmegaConf.to_container(OmegaConf.load(path))
             node = content.get(group, content)
             keys = [f"{group}.{name}" for name in node]
-            knobs = known_knobs(OmegaConf.create({group: node})) | KNOBS
+            knobs = known_knobs({group: node}) | KNOBS
             known |= {key: knobs[key] for key in keys if key in knobs}
     return known
 
@@ -423,7 +425,10 @@ def _leaves_run_folder(value: object) -> bool:
     return bool(path.anchor or ".." in path.parts or re.match(r"~|\w+:", value))
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    keys = [str(key) for key in config if key != "hydra"]
-    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
-    return {str(key): value for key, value in plain.items()}
+def plain_values(config: DictConfig, without: Container[str] = ("hydra",)) -> dict[str, Any]:
+    """The resolved content of a configuration but for some keys of its top."""
+    nodes = {str(key): config[key] for key in config if key not in without}
+    return {
+        key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        for key, node in nodes.items()
+    }
