@@ -66,7 +66,7 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
 @entry_point
 def main() -> None:
     """Check the command line, then have Hydra compose what it says."""
-    check(sys.argv[1:])
+    sys.argv[1:] = check(sys.argv[1:])
     Plugins.instance().register(FolderSweeper)  # Hydra looks for plugins in folders, not in editable installs
     job()
 

@@ -12,7 +12,8 @@ from experiment.errors import UserError
 from experiment.results import summary
 from experiment.run import Run, write_atomically
 
-CONFIG = OmegaConf.create({"seed": 0, "callbacks": {"checkpoint": {"monitor": "val_acc"}}})
+BEST = {"_target_": "lightning_modules.callbacks.BestAndLast", "monitor": "val_acc"}
+CONFIG = OmegaConf.create({"seed": 0, "callbacks": {"checkpoint": BEST}})
 
 
 def rows(accuracies: list[float | None], losses: list[float] | None = None) -> list[dict[str, float | None]]:
