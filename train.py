@@ -48,6 +48,7 @@ def train_alone(composed: DictConfig, hydra_config: DictConfig) -> float | None:
         if run.status == "finished":
             log.info(f"nothing to resume:\n{table(run.results, run.folder)}")
             return run.results.get("monitored")
+        run.check_resumable()
     else:
         chosen = choices(hydra_config)
         automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -57,7 +58,8 @@ def train_alone(composed: DictConfig, hydra_config: DictConfig) -> float | None:
     try:
         return train(run.config, run)
     except (KeyboardInterrupt, SystemExit):
-        log.info(f"continue with: python train.py resume={run.folder}")
+        if run.has_begun:
+            log.info(f"continue with: python train.py resume={run.folder}")
         raise
 
 

@@ -4,7 +4,6 @@ import copy
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from experiment.command_line import stop
 from experiment.config import choices, run_config
 from experiment.errors import UserError
+from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
 from experiment.worker import PREEMPTED
 
@@ -63,7 +63,7 @@ class FolderSweeper(BasicSweeper):
             if self.config.sweep.dry_run:
                 print(sweep.plan())
                 return
-            todo = sweep.lay_out()
+            todo = sweep.prepare()
         except UserError as error:
             stop(error)
         except HydraException as mistake:  # of values that are no list, such as an interval
@@ -132,8 +132,14 @@ class FolderSweeper(BasicSweeper):
 
 
 def _record_failure(job: Job, returned: JobReturn) -> None:
-    """Note a failure that came before or after the run could note it itself."""
-    if returned.status == JobStatus.FAILED and job.run.status != "failed":
-        error = returned._return_value
-        lines = "".join(traceback.format_exception(error))
-        job.run.finish("failed", error=f"{type(error).__name__}: {error}", traceback=lines)
+    """Note a failure that came before the run could note it itself."""
+    error = returned._return_value
+    if returned.status != JobStatus.FAILED or isinstance(error, Busy):
+        return
+    try:
+        with job.run.locked():
+            noted = job.run.provenance.get("refused", job.run.results).get("error")
+            if job.run.state != "finished" and noted != describe(error):
+                job.run.withdraw(error)
+    except Busy:
+        pass  # who trains it now notes what becomes of it

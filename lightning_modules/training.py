@@ -1,13 +1,12 @@
 """From a configuration to results: fit, test with the best weights, write everything down."""
 
 import logging
-import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -15,11 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiment.errors import UserError
 from experiment.results import table
-from experiment.run import Run
+from experiment.run import Run, describe
 from experiment.schema import flatten
 from experiment.sweep import swept
 from experiment.worker import PREEMPTED, ending_on_signals, requeue_slurm_job
 from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
+from lightning_modules.callbacks.non_finite_loss import Diverged
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.loading import load_checkpoint, load_weights
@@ -51,17 +51,22 @@ def train(config: DictConfig, run: Run) -> float | None:
 
 def _train(config: DictConfig, run: Run) -> float | None:
     with ending_on_signals(), run.session():
+        if run.is_job and run.state == "finished":  # by another process, while this one was starting
+            return cast(float | None, run.results.get("monitored"))
         try:
             measured = _fit_and_test(config, run)
         except (KeyboardInterrupt, SystemExit) as signal:
-            run.finish("interrupted")
+            if run.has_begun:
+                run.finish("interrupted")
             if isinstance(signal, SystemExit) and signal.code == PREEMPTED:
                 raise
             raise KeyboardInterrupt from signal  # Lightning turns Ctrl-C into an exit
         except BaseException as failure:
-            run.finish(
-                "failed", error=f"{type(failure).__name__}: {failure}", traceback=traceback.format_exc()
-            )
+            if run.has_begun:
+                run.log_traceback(failure)
+                run.finish("failed", error=describe(failure), diverged=isinstance(failure, Diverged))
+            else:
+                run.withdraw(failure)
             raise
         run.finish("finished", **measured)
         log.info(table(run.results, run.folder))
@@ -105,7 +110,6 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     data = build_data(config)
     data.load()
     _check_data(run, data)
-    _record_data(run, data)
     module = build_classifier(config, data)
     last = run.folder / "checkpoints" / "last.ckpt"
     step = None
@@ -118,7 +122,10 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
         f"{run.folder.name}: {_short_name(config.model)}, {cost['parameters']:,} parameters, "
         f"on {data.dataset} ({sizes} images), {trainer.strategy.root_device}"
     )
+    begin = _Begin(run, data)
+    trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
+    begin.on_train_start(trainer, module)  # where all epochs were done and only the test is left
     tested = test(trainer, module, data, run.folder / "checkpoints" / "best.ckpt")
     _log_hyperparameters(trainer, run, run.summary | tested)
     return cost | tested
@@ -154,10 +161,18 @@ def _check_data(run: Run, data: ImageDataModule) -> None:
         )
 
 
-def _record_data(run: Run, data: ImageDataModule) -> None:
-    facts = {"dataset": data.dataset, "fingerprint": data.fingerprint, "sizes": data.sizes}
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    run.record(data=facts, gpus=devices, threads=torch.get_num_threads())
+class _Begin(Callback):
+    """Notes in the run's folder that the training begins, when nothing more can keep it from that."""
+
+    def __init__(self, run: Run, data: ImageDataModule) -> None:
+        self.run, self.data = run, data
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.run.has_begun:
+            return
+        data = {name: getattr(self.data, name) for name in ("dataset", "fingerprint", "sizes")}
+        devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        self.run.begin(data=data, gpus=devices, threads=torch.get_num_threads())
 
 
 def _parameters(network: nn.Module) -> int:
