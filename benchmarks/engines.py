@@ -92,7 +92,7 @@ def train_library(name: str, batch: int, device: str, steps: Iterable[None]) -> 
     for _ in steps:
         logits, saved = model.forward(state, x, training=True, rng=rng)
         _, saved_loss = cb.cross_entropy_forward(logits, labels)
-        _, gradients = model.backward(saved, cb.cross_entropy_backward(saved_loss), need_x=False)
+        _, gradients = model.backward(saved, cb.cross_entropy_backward(saved_loss), needs_input_grad=False)
         adam.step(state, gradients)
 
 
@@ -140,8 +140,8 @@ def layers_of_torch(name: str, batch: int) -> Callable[[], Times]:
     model, x = network(torch.nn, name), torch.randn(batch, *NETWORKS[name][0])
     work: list[tuple[torch.nn.Module, torch.Tensor]] = []
     for layer in model:
-        need_x = bool(work)
-        work.append((layer, x.detach().clone().requires_grad_(need_x)))
+        needs_input_grad = bool(work)
+        work.append((layer, x.detach().clone().requires_grad_(needs_input_grad)))
         x = layer(x)
 
     def once() -> Times:
@@ -175,7 +175,7 @@ def layers_of_library(name: str, batch: int) -> Callable[[], Times]:
         for layer, state, x in work:
             start = time.process_time()
             y, saved = layer.forward(state, x, True, rng)
-            layer.backward(saved, np.ones_like(y), need_x=layer is not work[0][0])
+            layer.backward(saved, np.ones_like(y), needs_input_grad=layer is not work[0][0])
             kind = type(layer).__name__
             times[kind] = times.get(kind, 0) + time.process_time() - start
         return times

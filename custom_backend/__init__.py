@@ -28,11 +28,12 @@ last axis. MNIST, from its four gzipped files in `MNIST/raw`:
         for rows in np.array_split(rng.permutation(len(x)), len(x) // 128):
             logits, saved = network.forward(state, batch(x[rows]), training=True, rng=rng)
             loss, saved_loss = cb.cross_entropy_forward(logits, labels[rows])
-            _, gradients = network.backward(saved, cb.cross_entropy_backward(saved_loss), need_x=False)
+            grad = cb.cross_entropy_backward(saved_loss)
+            _, gradients = network.backward(saved, grad, needs_input_grad=False)
             optimizer.step(state, gradients)
         print(f"epoch {epoch}: loss {loss:.3f}")
     x, labels = images("t10k"), read("t10k-labels-idx1", 8)
-    guesses = [network.forward(state, batch(part))[0].argmax(axis=0) for part in np.array_split(x, 20)]
+    guesses = [network.forward(state, batch(some))[0].argmax(axis=0) for some in np.array_split(x, 20)]
     print(f"accuracy {np.mean(np.concatenate(guesses) == labels):.2%}")
 """
 
@@ -41,9 +42,12 @@ from custom_backend.functional.loss import (
     cross_entropy_forward,
     focal_loss_backward,
     focal_loss_forward,
+    mse_loss_backward,
+    mse_loss_forward,
 )
 from custom_backend.init import he_fan_in, he_fan_out, lecun_normal, torch_default
 from custom_backend.layers import (
+    GELU,
     SELU,
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -51,18 +55,25 @@ from custom_backend.layers import (
     Conv2d,
     Dropout,
     Flatten,
+    GroupNorm,
+    Identity,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Linear,
     LogSoftmax,
     MaxPool2d,
     ReLU,
     Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
 )
-from custom_backend.network import Sequential
+from custom_backend.network import Concat, Residual, Sequential
 from custom_backend.optim import SGD, Adam, AdamW
 
 __all__ = [
+    "GELU",
     "SELU",
     "SGD",
     "Adam",
@@ -70,17 +81,25 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm2d",
+    "Concat",
     "Conv2d",
     "Dropout",
     "Flatten",
+    "GroupNorm",
+    "Identity",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MaxPool2d",
     "ReLU",
+    "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "Softmax",
+    "Tanh",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "focal_loss_backward",
@@ -88,5 +107,7 @@ __all__ = [
     "he_fan_in",
     "he_fan_out",
     "lecun_normal",
+    "mse_loss_backward",
+    "mse_loss_forward",
     "torch_default",
 ]

@@ -1,8 +1,10 @@
-"""What the library asks of an array, and the one table of faster forms.
+"""What the library asks of an array, and how a call finds its kernel.
 
-Every operation is written once, in the names of the Python array API standard, and so runs on NumPy, CuPy,
-array_api_strict and any other array module that follows it. Where a hot operation has a faster form for
-one of them, `FORMS` says in which module to find it, under the same name and with the same result.
+Every operation is written once as a reference implementation, in the names of the Python array API standard,
+and so runs on NumPy, CuPy, array_api_strict and any other array module that follows it. Where a hot operation
+has a faster kernel with the same result, that is found by name: the function `f` of `functional/subject.py`
+is the function `f` of `kernels/subject.py` for NumPy, of `kernels/subject_numba.py` where numba is installed,
+and of `kernels/subject_cuda.py` for CuPy.
 
 Layout: the batch is the last axis. Images are (channels, height, width, batch), features (features, batch).
 A dense layer is then `W @ x`, a convolution one matrix product without a transposition, a channel one
@@ -10,10 +12,11 @@ contiguous block, and every slice that im2col or pooling takes a run of contiguo
 """
 
 import functools
-import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -21,17 +24,15 @@ import numpy as np
 
 Array: TypeAlias = Any  # an array of any module that follows the standard
 Pair: TypeAlias = tuple[int, int]
+Shape: TypeAlias = tuple[int, ...]
 State: TypeAlias = Mapping[str, Array]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# The array module → where its faster forms are, best first, and the package that each of them needs.
-FORMS: dict[str, tuple[tuple[str, str], ...]] = {
-    "numpy": (
-        ("custom_backend.kernels.numba_forms", "numba"),
-        ("custom_backend.kernels.numpy_forms", "numpy"),
-    ),
-    "cupy": (("custom_backend.kernels.cuda_forms", "cupy"),),
+# Array module → how the names of the files with its kernels end, best first, and the package that each needs.
+KERNELS: dict[str, tuple[tuple[str, str], ...]] = {
+    "numpy": (("_numba", "numba"), ("", "numpy")),
+    "cupy": (("_cuda", "cupy"),),
 }
 
 
@@ -46,50 +47,57 @@ def namespace(x: Array) -> Any:
 
 
 @functools.cache
-def fastest(plain: Callable[..., Any], module: str) -> Callable[..., Any]:
-    """The best form of the operation `plain` for arrays of `module`: `plain` itself where none is listed."""
-    for place, package in FORMS.get(module, ()):
-        if find_spec(package) is not None:
-            form = getattr(importlib.import_module(place), plain.__name__, None)
-            if form is not None:
-                return cast(Callable[..., Any], form)
-    return plain
+def usable(module: str) -> tuple[str, ...]:
+    """The endings of `KERNELS` for arrays of `module` whose package is installed, best first."""
+    return tuple(ending for ending, package in KERNELS.get(module, ()) if find_spec(package) is not None)
 
 
-def operation(plain: _Function) -> _Function:
-    """Decorate the plain text of an operation so that a call runs its fastest form for the given array.
+@functools.cache
+def resolve_kernel(reference: Callable[..., Any], module: str) -> Callable[..., Any]:
+    """The best kernel of an operation for arrays of `module`: `reference` itself where there is none."""
+    for ending in usable(module):
+        place = f"custom_backend.kernels.{reference.__module__.rpartition('.')[2]}{ending}"
+        if find_spec(place) is not None:
+            kernel = vars(import_module(place)).get(reference.__name__)
+            if inspect.isfunction(kernel) and kernel.__module__ == place:  # defined there, not imported
+                return kernel
+    return reference
+
+
+def dispatch(reference: _Function) -> _Function:
+    """Decorate a reference implementation so that a call runs its best kernel for the given array.
 
     The array that decides is the first argument that is not a tuple: `x` in `f_forward(x, …)`, `grad` in
-    `f_backward(saved, grad)`. The plain text stays within reach as `f.__wrapped__`.
+    `f_backward(saved, grad)`. The reference implementation stays within reach as `f.__wrapped__`.
     """
 
-    @functools.wraps(plain)
-    def call(*arguments: Any) -> Any:
-        decisive = next(argument for argument in arguments if not isinstance(argument, tuple))
-        return fastest(plain, library(decisive))(*arguments)
+    @functools.wraps(reference)
+    def call(*arguments: Any, **settings: Any) -> Any:
+        array = arguments[1] if isinstance(arguments[0], tuple) else arguments[0]
+        return resolve_kernel(reference, library(array))(*arguments, **settings)
 
     return cast(_Function, call)
 
 
-@operation
+@dispatch
 def zeros(like: Array, shape: tuple[int, ...]) -> Array:
     """Zeros of `shape` with the dtype and on the device of `like`."""
     return namespace(like).zeros(shape, dtype=like.dtype, device=like.device)
 
 
-@operation
+@dispatch
 def arange(like: Array, count: int) -> Array:
     """0, 1, …, count − 1 with the dtype and on the device of `like`."""
     return namespace(like).arange(count, dtype=like.dtype, device=like.device)
 
 
-@operation
+@dispatch
 def matmul(a: Array, b: Array) -> Array:
-    """The matrix product (m, k) @ (k, n) → (m, n)."""
+    """The matrix product (…, m, k) @ (…, k, n) → (…, m, n)."""
     return namespace(a).matmul(a, b)
 
 
-@operation
+@dispatch
 def uniform(like: Array, shape: tuple[int, ...], seed: int) -> Array:
     """Numbers of U[0, 1) with the dtype and on the device of `like`, a function of `seed` alone."""
     draws = np.random.default_rng(seed).random(shape, dtype=np.float32)
@@ -97,14 +105,14 @@ def uniform(like: Array, shape: tuple[int, ...], seed: int) -> Array:
     return xp.asarray(draws, dtype=like.dtype, device=like.device)
 
 
-def pair(value: int | tuple[int, ...]) -> Pair:
-    """`3` and `(3, 3)` both mean (3, 3)."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
 def columns_of(x: Array) -> Array:
     """View a (channels, …) array as the matrix (channels, everything else)."""
     return namespace(x).reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+
+
+def by_group(x: Array, groups: int) -> Array:
+    """View a (channels, …) array as a matrix for each of `groups` equal groups of channels."""
+    return namespace(x).reshape(x, (groups, x.shape[0] // groups, math.prod(x.shape[1:])))
 
 
 def column(vector: Array) -> Array:
@@ -112,7 +120,7 @@ def column(vector: Array) -> Array:
     return namespace(vector).reshape(vector, (-1, 1))
 
 
-def expect(holds: bool, where: object, expected: str, got: object) -> None:
+def require(holds: bool, where: object, expected: str, got: object) -> None:
     """Raise the library's one error for wrong input: ValueError "where: expected …, got …".
 
     `where` becomes text only then: it is often a layer, whose text takes longer than the check.
@@ -121,17 +129,36 @@ def expect(holds: bool, where: object, expected: str, got: object) -> None:
         raise ValueError(f"{where}: expected {expected}, got {got}")
 
 
-def check_input(where: object, x: Array, layout: str, state: State | None = None) -> None:
-    """Check an array at the door of a layer: axes as in `layout`, floating point, one module and device.
+def check_input(where: object, x: Array, layout: str = "", channels: int | None = None) -> None:
+    """Check what a layer is given: axes as in `layout` (any if empty), none of them empty, floating point.
 
     Raises:
         ValueError: naming the layer, what it expected and what it got.
     """
-    expect(x.ndim == len(layout.split(", ")), where, f"an array ({layout})", f"shape {tuple(x.shape)}")
     kind = str(x.dtype).rpartition(".")[2]
-    expect(kind in ("float32", "float64"), where, "float32 or float64", kind)
-    for name, array in (state or {}).items():
-        expect(library(array) == library(x), where, f"{name} of {library(x)} like the input", library(array))
-        expect(array.device == x.device, where, f"{name} on {x.device} like the input", array.device)
-        if name != "num_batches_tracked":
-            expect(array.dtype == x.dtype, where, f"{name} of {x.dtype} like the input", array.dtype)
+    require(kind in ("float32", "float64"), where, "float32 or float64", kind)
+    right = x.ndim == layout.count(",") + 1 if layout else x.ndim >= 1
+    require(right, where, f"an array ({layout or '…, batch'})", f"shape {tuple(x.shape)}")
+    if 0 in x.shape:
+        axes = zip(layout.split(", ") if layout else range(x.ndim), x.shape, strict=True)
+        require(False, where, "at least one entry along every axis", dict(axes))
+    if channels is not None and x.shape[0] != channels:
+        require(False, where, f"{channels} {layout.partition(',')[0] or 'channels'}", x.shape[0])
+
+
+def check_state(where: object, state: State, x: Array, shapes: Mapping[str, Shape]) -> None:
+    """Check that `state` has the entries `shapes`, floating point ones as `x` is: module, device and dtype.
+
+    Raises:
+        ValueError: naming the layer, what it expected and what it got.
+    """
+    for name, shape in shapes.items():
+        require(name in state, where, f"an entry {name} in the state", ", ".join(state) or "none")
+        array, counts = state[name], name == "num_batches_tracked"
+        same = library(array) == library(x) and array.device == x.device
+        if same and tuple(array.shape) == shape and (counts or array.dtype == x.dtype):
+            continue
+        require(library(array) == library(x), where, f"{name} of {library(x)} like the input", library(array))
+        require(array.device == x.device, where, f"{name} on {x.device} like the input", array.device)
+        require(tuple(array.shape) == shape, where, f"{name} of shape {shape}", tuple(array.shape))
+        require(False, where, f"{name} of {x.dtype} like the input", array.dtype)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from custom_backend.array import Array, namespace, operation
+from custom_backend.array import Array, dispatch, namespace
 
 
 def sgd_step(
@@ -32,7 +32,7 @@ class AdamRule(NamedTuple):
     decoupled: bool
 
 
-@operation
+@dispatch
 def adam_step(
     parameter: Array, grad: Array, exp_avg: Array, exp_avg_sq: Array, step: int, rule: AdamRule
 ) -> None:
@@ -90,9 +90,9 @@ class Adam:
             parameter = parameters[name]
             if name not in self.state:
                 self.state[name] = {"step": 0, "exp_avg": 0 * parameter, "exp_avg_sq": 0 * parameter}
-            own = self.state[name]
-            own["step"] += 1
-            adam_step(parameter, grad, own["exp_avg"], own["exp_avg_sq"], own["step"], rule)
+            state = self.state[name]
+            state["step"] += 1
+            adam_step(parameter, grad, state["exp_avg"], state["exp_avg_sq"], state["step"], rule)
 
 
 @dataclass

@@ -1,11 +1,10 @@
 """What a command line says, checked against the schema before anything heavy is imported."""
 
 import itertools
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -18,19 +17,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiment.entry_point import ROOT, invocation
 from experiment.errors import UserError
 from experiment.schema import KNOBS, OPEN_NODES, Knob, flatten, nearest, problem, problems
 
-CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
+# an installed package holds conf/, in a checkout it lies beside experiment/
+CONFIG_DIR = next(path for path in (ROOT / "experiment" / "conf", ROOT / "conf") if path.is_dir())
 GROUPS = (
-    "model", "data", "optimizer", "scheduler", "loss", "trainer", "callbacks", "logger", "experiment",
+    "model", "data", "optimizer", "scheduler", "loss", "metrics", "trainer", "callbacks", "logger",
+    "experiment",
 )  # fmt: skip
-
-
-def stop(error: UserError) -> NoReturn:
-    """Print the message of ``error`` alone and exit with code 1."""
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(1)
 
 
 def check(argv: list[str]) -> None:
@@ -59,6 +55,24 @@ def check(argv: list[str]) -> None:
                 raise SystemExit(0)
     except (HydraException, OmegaConfBaseException) as mistake:
         raise UserError(str(mistake)) from mistake
+
+
+def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """Compose what ``train.py`` would for a single run, with its ``hydra`` node.
+
+    Args:
+        overrides: ``group=option`` and ``knob=value``.
+        config_dir: a folder of configurations of the user's own.
+
+    Raises:
+        UserError: as :func:`check`.
+    """
+    if flags := [word for word in overrides if word.startswith("-")]:
+        raise UserError(f"{' '.join(flags)}: only group=option and knob=value are taken here")
+    check([*overrides, *(["--config-dir", str(config_dir)] if config_dir else [])])
+    path = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("train", [*path, *overrides], return_hydra_config=True)
 
 
 def _replace_options_of_plugins() -> None:
@@ -96,12 +110,15 @@ def _check_overrides(
             continue
         options = loader.get_group_options(key, config_name="train", overrides=path)
         chosen = _values(override)
-        if options and not override.is_delete() and all(v is None or isinstance(v, str) for v in chosen):
+        named = [name for value in chosen for name in (value if isinstance(value, list) else [value])]
+        if options and not override.is_delete() and all(v is None or isinstance(v, str) for v in named):
             wrong += [
                 f"{key}={value}: no such option.{nearest(str(value), options)} Options: {', '.join(options)}"
-                for value in chosen
+                for value in named
                 if value not in options
             ]
+            if key != "metrics" and any(isinstance(value, list) for value in chosen):
+                wrong.append(f"{override.input_line}: takes one option; several are a sweep: -m {key}=a,b")
             groups.append((key, chosen))
         else:
             values.append((override, chosen))
@@ -170,7 +187,8 @@ def _check_value(override: Override, given: Iterable[Any], known: dict[str, Any]
         if key in KNOBS:
             inside = ", ".join(name for name in known if name.startswith(f"{group}."))
             return [f"{override.input_line}: the chosen {group} has no such key. It has: {inside}."]
-        return [f"{override.input_line}: no such key.{nearest(key, known)} python train.py --help lists all."]
+        help_lists = f"{invocation('train')} --help lists all."
+        return [f"{override.input_line}: no such key.{nearest(key, known)} {help_lists}"]
     if override.is_delete():
         return []
     wrong = []
@@ -195,7 +213,8 @@ def _belongs_to_open_node(key: str, known: dict[str, Any]) -> bool:
 def _help(config: DictConfig, loader: ConfigLoader) -> str:
     """The text of ``--help``: groups with their options, knobs with value, range and meaning."""
     now = flatten(config)
-    lines = ["python train.py [-m] [group=option ...] [knob=value ...]", "", "Groups"]
+    train = invocation("train")
+    lines = [f"{train} [-m] [group=option ...] [knob=value ...]", "", "Groups"]
     for group in GROUPS:
         lines.append(f"  {group:<12}{' | '.join(loader.get_group_options(group))}")
     lines += ["", "Knobs, with the value of the default run; - = only with another option of its group"]
@@ -205,10 +224,10 @@ def _help(config: DictConfig, loader: ConfigLoader) -> str:
     lines += [
         "",
         "Examples",
-        "  python train.py model=enhanced data=cifar10",
-        "  python train.py model=enhanced optimizer=sgd scheduler=step loss.label_smoothing=0",
-        "  python train.py -m model.dropout=0,0.3,0.5 seed=0,1,2",
-        "  python train.py resume=outputs/NAME",
+        f"  {train} model=enhanced data=cifar10",
+        f"  {train} model=enhanced optimizer=sgd scheduler=step loss.label_smoothing=0",
+        f"  {train} -m model.dropout=0,0.3,0.5 seed=0,1,2",
+        f"  {train} resume=outputs/NAME",
         "--cfg job prints the composed configuration, --hydra-help Hydra's own options.",
     ]
     return "\n".join(lines)
@@ -238,11 +257,3 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
         if not knob.accepts(given[key]):
             raise UserError(f"{key}={given[key] or ''}: {knob.meaning}: {knob.allowed}. {usage}")
     return given
-
-
-def door(main: Callable[[], None]) -> None:
-    """Run the ``main`` of a command: a user's mistake becomes its message and exit code 1."""
-    try:
-        main()
-    except UserError as error:
-        stop(error)

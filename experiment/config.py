@@ -9,12 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def run_config(composed: DictConfig) -> DictConfig:
-    """What of a composed configuration is the run's: all but the sweep around it, ``data.root`` absolute."""
+    """What of a composed configuration is the run's: all but the sweep around it, its paths absolute."""
     keys = [str(key) for key in composed if key not in ("sweep", "hydra")]
     config = OmegaConf.masked_copy(composed, keys)
     OmegaConf.resolve(config)
-    if config.data.root is not None:
-        config.data.root = str(Path(config.data.root).expanduser().absolute())
+    for key in ("root", "cache"):
+        if config.data.get(key) is not None:
+            config.data[key] = str(Path(config.data[key]).expanduser().absolute())
     return config
 
 
@@ -29,7 +30,9 @@ def digest(config: DictConfig) -> str:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for key in ("name", "output_dir", "resume"):
         del plain[key]
+    plain.pop("metrics", None)  # they are asked of a result: no other training for another question
     del plain["data"]["download"]
+    plain["data"].pop("cache", None)
     plain["callbacks"].pop("interruption", None)
     if plain["data"]["dataset"] != "image_folder":  # a data set with a name is the same wherever it lies
         del plain["data"]["root"]

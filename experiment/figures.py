@@ -8,6 +8,7 @@ readable. Class names are drawn literally (a `$` starts no formula) and cut with
 import math
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 
@@ -19,6 +20,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
+
+from experiment.metrics import row as metric_row
+from experiment.metrics import units
 
 # Blue and vermilion of Okabe and Ito: told apart with every common form of colour blindness.
 PALETTE = {"train": "#0072B2", "validation": "#D55E00"}
@@ -45,28 +49,34 @@ def save(figure: Figure, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def training_curves(rows: Sequence[Row], title: str, subtitle: str) -> Figure:
-    """Loss and accuracy by epoch, with the best validation epoch marked in both panels.
+def training_curves(rows: Sequence[Row], title: str, subtitle: str, metric: str = "acc") -> Figure:
+    """The loss and another metric by epoch, with the best validation epoch marked in both panels.
 
     `rows` are those of metrics.csv: `epoch`, `train_loss`, `val_loss`, `train_acc`, `val_acc` (accuracies in
     0..1). A value that is missing or None was not measured and the line passes over it; one that is not
-    finite breaks the line and is counted below the panel. The best epoch is the first of the highest
-    validation accuracy, or of the lowest validation loss where no accuracy was measured.
+    finite breaks the line and is counted below the panel. The best epoch is the first of the best value of
+    `metric` in validation, or of the lowest validation loss where that was not measured; an empty `metric`
+    leaves its panel out.
     """
     figure = empty_figure(WIDTH, 3.35, title, subtitle)
     best: Row = {}
-    for key, choose in (("val_loss", min), ("val_acc", max)):
-        if finite := [row for row in rows if math.isfinite(_value(row, key))]:
-            best = choose(finite, key=lambda row: _value(row, key))
-    for left, name, heading, scale in ((0.6, "loss", "Loss", 1.0), (4.6, "acc", "Accuracy, %", 100.0)):
+    names = ["loss", *[metric] * bool(metric)]
+    for name in names:
+        column, choose = f"val_{name}", min if metric_row(name).better == "lower" else max
+        if finite := [row for row in rows if math.isfinite(_value(row, column))]:
+            best = choose(finite, key=partial(_value, key=column))
+    for left, name in zip((0.6, 4.6), names, strict=False):
+        known = metric_row(name)
+        scale, heading = known.factor, units.name(name)
+        heading = heading[0].upper() + heading[1:]
         axes = axes_at(figure, left, 0.55, WIDTH - MARGIN - 4.6, 2.5)
         _curves(axes, rows, name, scale)
         heading += ", log scale" if axes.get_yscale() == "log" else ""
         axes.set_title(heading, {"fontsize": 10, "color": PALETTE["ink"]}, loc="left")
         value = scale * _value(best, f"val_{name}")
         if math.isfinite(value):
-            number = f"{value:.2f} %" if name == "acc" else f"{value:#.3g}"
-            _mark(axes, _value(best, "epoch"), value, number, at_top=name == "loss")
+            number = f"{value:.2f} %" if known.unit == "%" else f"{value:#.3g}"
+            _mark(axes, _value(best, "epoch"), value, number, at_top=known.better == "lower")
     return figure
 
 
@@ -92,7 +102,7 @@ def _curves(axes: Axes, rows: Sequence[Row], name: str, scale: float) -> None:
     if not finite.size:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite value", color=PALETTE["muted"], ha="center", transform=axes.transAxes)
-    elif name == "loss":
+    elif metric_row(name).better == "lower" and not metric_row(name).unit:
         scale_of_losses(axes, finite)
     else:
         axes.ticklabel_format(axis="y", useOffset=False)

@@ -37,7 +37,7 @@ def now() -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the code and what differs from it; ``None`` outside a git checkout."""
+    """Commit of the code and what differs from it; ``None`` outside its git checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -46,6 +46,7 @@ def git_state() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not just an environment inside a checkout
         commit = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain").splitlines()
         digest = hashlib.sha256(git("diff", "HEAD").encode()).hexdigest() if changed else None

@@ -1,6 +1,19 @@
 """A run is its folder: what later tools know of it, they read from here.
 
-==================  ====================  ============  =======  ===========  ===========  ======  ========
+==================  ==================================================================================
+``config.yaml``     the resolved configuration; enough to rebuild the run
+``provenance.json`` who, what, where, when: commit, command, versions, hardware, data, status
+``metrics.csv``     one row an epoch
+``results.json``    the final figures, with the status they were reached in, and what was tested
+``predictions.npz`` what the network said of every test image: see :mod:`experiment.metrics.predictions`
+``checkpoints/``    ``best.ckpt`` and ``last.ckpt``
+``figures/``        PNG pictures
+``run.log``         what was printed, and the traceback of a failure
+==================  ==================================================================================
+
+What becomes of a run in each state (:data:`STATES`) at each event:
+
+===========  ====================  ============  =======  ===========  ===========  ======  ========
 state        started again         cannot begin  begins   signal       loss is NaN  error   done
 ===========  ====================  ============  =======  ===========  ===========  ======  ========
 pending      begins                failed        running
@@ -19,6 +32,7 @@ again only to be extended. All this is decided by the process that holds the fol
 """
 
 import csv
+import hashlib
 import itertools
 import json
 import logging
@@ -36,7 +50,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiment.errors import UserError
 from experiment.provenance import environment, now
-from experiment.results import summary
+from experiment.results import json_numbers, summary
+from experiment.schema import problems
 
 FORMAT_VERSION = 2
 """Of ``provenance.json`` and ``results.json``; raised when a key changes its meaning."""
@@ -187,7 +202,7 @@ class Run:
         """The run in an existing folder.
 
         Raises:
-            UserError: if ``folder`` is not a run folder.
+            UserError: if ``folder`` is not a run folder or its configuration has values that are not allowed.
         """
         missing = [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]
         if missing:
@@ -195,7 +210,10 @@ class Run:
             known = sorted(path.parent.name for path in folder.parent.glob("*/provenance.json"))[-5:]
             hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
             raise UserError(f"{folder} is not a run folder: it {what}.{hint}")
-        return cls(folder.resolve())
+        run = cls(folder.resolve())
+        if wrong := problems(run.config):  # the folder may come from a stranger
+            raise UserError("\n       ".join([f"{folder / 'config.yaml'} cannot be used:", *wrong]))
+        return run
 
     @property
     def config(self) -> DictConfig:
@@ -239,6 +257,11 @@ class Run:
         if not path.is_file():
             raise UserError(f"no checkpoint {path}. ckpt= takes best, last or the path of a .ckpt file")
         return path
+
+    def evaluation_name(self, checkpoint: Path) -> str:
+        """Name, less its suffix, of the files with an evaluation of ``checkpoint``, or one from elsewhere."""
+        own = checkpoint.resolve().parent == (self.folder / "checkpoints").resolve()
+        return f"evaluation_{checkpoint.stem}" + ("" if own else f"-{sha256(checkpoint)[:8]}")
 
     @property
     def status(self) -> str:
@@ -381,9 +404,10 @@ class Run:
         self.record(status=status, end=now())
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write ``content`` to a file of the folder, whole or not at all."""
+        """Write ``content`` to a file of the folder, whole or not at all; see :func:`json_numbers`."""
         if self.is_writer:
-            write_atomically(self.folder / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+            text = json.dumps(json_numbers(content), indent=2, allow_nan=False)
+            write_atomically(self.folder / name, text + "\n")
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -400,6 +424,12 @@ def describe(failure: BaseException) -> str:
     """The kind and the message of an exception."""
     kind = UserError if isinstance(failure, UserError) else type(failure)
     return f"{kind.__name__}: {failure}"
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file's content, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

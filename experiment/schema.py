@@ -4,22 +4,33 @@ This table is the only place where a knob is declared. ``conf/`` gives the value
 and :func:`problems` holds a composed configuration against the table before torch is imported.
 """
 
+import ast
 import difflib
 import math
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PureWindowsPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-NAMESPACES = (
-    "lightning_modules",
-    "lightning.pytorch.callbacks",
-    "lightning.pytorch.loggers",
-    "torch.nn",
-    "torch.optim",
-)
-"""The only packages a ``_target_`` may name."""
+from experiment import metrics
+from experiment.errors import UserError
+from experiment.signature import Definition, ancestors, definition, qualified
+
+CLASSES = {
+    "torch.nn": "torch.nn.Module",
+    "torch.optim": "torch.optim.Optimizer",
+    "lightning.pytorch.callbacks": "lightning.pytorch.callbacks.Callback",
+    "lightning.pytorch.loggers": "lightning.pytorch.loggers.Logger",
+    "lightning_modules.data": "lightning.pytorch.LightningDataModule",
+}
+"""Package → the class from which those derive that a ``_target_`` may name in it."""
+
+FUNCTIONS = ("lightning_modules.networks", "lightning_modules.schedule")
+"""Modules of this project whose functions a ``_target_`` may name."""
 
 OPEN_NODES = ("callbacks", "logger")
 """Dictionaries to which a command line may add entries of its own."""
@@ -30,7 +41,8 @@ class Knob:
     """One value that a user can set.
 
     Args:
-        kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"`` or ``"list[int]"``, ``"list[float]"``.
+        kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"``, ``"path"`` (not empty), ``"name"`` (of a
+            folder), ``"list[int]"`` or ``"list[float]"``.
         meaning: one line for ``--help``.
         interval: the allowed numbers as a mathematician writes them, such as ``"[0, 1)"``.
         choices: the allowed strings; empty for any.
@@ -46,6 +58,8 @@ class Knob:
     @property
     def allowed(self) -> str:
         """What may be given, in words: ``a float in [0, 1)``."""
+        if self.kind == "name":
+            return "a folder's name without '/', at most 200 bytes" + " or null" * self.optional
         if self.choices:
             words = " | ".join(self.choices)
         elif self.interval != "(-inf, inf)":
@@ -63,6 +77,10 @@ class Knob:
             return isinstance(value, list) and bool(value) and all(element.accepts(item) for item in value)
         if self.kind == "bool":
             return isinstance(value, bool)
+        if self.kind in ("path", "name"):
+            return isinstance(value, str) and (
+                _is_name(value) if self.kind == "name" else bool(value.strip())
+            )
         if self.kind == "str":
             return isinstance(value, str) and (not self.choices or value in self.choices)
         numbers = (int,) if self.kind == "int" else (int, float)
@@ -75,17 +93,33 @@ class Knob:
         return above and below and not math.isnan(number)
 
 
+def _is_name(text: str) -> bool:
+    """Whether ``text`` names a folder inside another one: no path, and short enough for what is appended."""
+    is_plain = text.isprintable() and text.strip() == text and not set(text) & set("/\\\0")
+    return is_plain and text not in ("", ".", "..") and len(text.encode(errors="replace")) <= 200
+
+
+def _leaves_run_folder(value: object) -> bool:
+    """Whether a value of a callback or logger names a place other than one in the run folder."""
+    if isinstance(value, Mapping | list):
+        return any(map(_leaves_run_folder, value.values() if isinstance(value, Mapping) else value))
+    if not isinstance(value, str):
+        return False
+    path = PureWindowsPath(value)  # takes / and \ for separators
+    return bool(path.anchor or ".." in path.parts or re.match(r"~|\w+:", value))
+
+
 def _positive(kind: str, meaning: str, **options: Any) -> Knob:
     return Knob(kind, meaning, "[1, inf)" if kind.endswith(("int", "int]")) else "(0, inf)", **options)
 
 
 KNOBS: dict[str, Knob] = {
     "seed": Knob("int", "seed of weights, batch order, augmentation and dropout", "[0, 4294967295]"),
-    "name": Knob("str", "name of the run folder; null = model-data-time", optional=True),
-    "output_dir": Knob("str", "where run folders go"),
-    "resume": Knob("str", "folder of a run to continue from its last checkpoint", optional=True),
+    "name": Knob("name", "name of the run folder; null = model-data-time", optional=True),
+    "output_dir": Knob("path", "where run folders go"),
+    "resume": Knob("path", "folder of a run to continue from its last checkpoint", optional=True),
     # sweep
-    "sweep.name": Knob("str", "name of the sweep's folder; the same name again resumes it"),
+    "sweep.name": Knob("name", "name of the sweep's folder; the same name again resumes it"),
     "sweep.dry_run": Knob(
         "bool", "say which jobs a sweep has, which are done and what time is left; no training"
     ),
@@ -128,6 +162,15 @@ KNOBS: dict[str, Knob] = {
     "data.image_size": _positive("int", "resize a folder's images to this many pixels a side", optional=True),
     "data.channels": Knob("int", "channels of a folder's images: 1, 3 or 4", "[1, 4]", optional=True),
     "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
+    "data.background": Knob("str", "colour behind transparent images", choices=("white", "black", "grey")),
+    "data.cache": Knob(
+        "str", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
+    ),
+    "data.on_leak": Knob(
+        "str",
+        "a test image is also a training image, or one image has two classes: warn, stop, or leave it out",
+        choices=("warn", "error", "drop"),
+    ),
     # optimizer
     "optimizer.lr": Knob("float", "learning rate", "(0, inf)"),
     "optimizer.weight_decay": Knob("float", "weight decay", "[0, inf)"),
@@ -164,11 +207,13 @@ KNOBS: dict[str, Knob] = {
     "trainer.limit_test_batches": Knob("int", "test on so many batches", "[1, inf)", optional=True),
     # callbacks
     "callbacks.checkpoint.monitor": Knob(
-        "str", "what the best epoch is best in", choices=("val_acc", "val_loss")
+        "str", "what the best epoch is best in: val_loss, or val_ with one of the metrics of metrics=…"
+    ),
+    "callbacks.early_stopping.monitor": Knob("str", "what must improve, as of callbacks.checkpoint.monitor"),
+    "callbacks.early_stopping.mode": Knob(
+        "str", "which way is better; null = that of the metric", choices=("max", "min"), optional=True
     ),
     "callbacks.interruption.requeue": Knob("bool", "hand a Slurm job back when a signal ended its run"),
-    "callbacks.early_stopping.monitor": Knob("str", "what must improve", choices=("val_acc", "val_loss")),
-    "callbacks.early_stopping.mode": Knob("str", "which way is better", choices=("max", "min")),
     "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),
 }
 
@@ -198,9 +243,43 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(unique)}?" if unique else ""
 
 
-def is_allowed_target(name: str) -> bool:
-    """Whether a dotted name lies inside one of :data:`NAMESPACES`."""
-    return name.startswith(tuple(f"{package}." for package in NAMESPACES))
+def refusal(target: str) -> str | None:
+    """Why a ``_target_`` is not to be built; None if it may be. Looks at source texts, imports nothing.
+
+    A configuration may come from a stranger. It names kinds of things, not whatever can be called: networks,
+    schedules and classes of this project, public classes of torch and Lightning that are a Module, an
+    Optimizer, a Callback or a Logger.
+    """
+    package, _, name = target.rpartition(".")
+    if not all(part.isidentifier() and not part.startswith("_") for part in target.split(".")):
+        return f"{target!r} is no public name"
+    if package.split(".")[0] in os.environ.get("TRUSTED_PACKAGES", "").split(","):
+        return None
+    is_ours = package.split(".")[0] == "lightning_modules" or package.startswith("experiment.metrics.")
+    if package not in CLASSES and not is_ours:
+        return f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built"
+    found = definition(target)
+    if found is None:
+        return f"there is no such thing: {package} has no {name}"
+    if isinstance(found.node, ast.FunctionDef):
+        is_registered = f"{found.module}.".startswith(tuple(f"{module}." for module in FUNCTIONS))
+        if is_registered or is_metric(found):
+            return None
+        return f"of functions only those of {', '.join(FUNCTIONS)} and metrics can be built"
+    bases = [CLASSES[package]] if package in CLASSES else [*CLASSES.values()]
+    wanted = {full.name for base in bases if (full := definition(base))}
+    is_foreign = is_ours and not found.module.startswith("lightning_modules.")
+    if is_foreign or ancestors(target).isdisjoint(wanted):
+        return f"it is no {' or '.join(base.rpartition('.')[2] for base in bases)}"
+    return None
+
+
+def is_metric(found: Definition) -> bool:
+    """Whether what is defined there is a function with the decorator of a metric."""
+    decorators = getattr(found.node, "decorator_list", [])
+    calls = [qualified(call.func, found.module) or "" for call in decorators if isinstance(call, ast.Call)]
+    names = {full.name for call in calls if (full := definition(call))}
+    return "experiment.metrics.table.metric" in names
 
 
 def problem(key: str, value: object, default: object = None) -> str | None:
@@ -210,9 +289,10 @@ def problem(key: str, value: object, default: object = None) -> str | None:
     type of its ``default``.
     """
     if key.endswith("_target_"):
-        if is_allowed_target(str(value)):
-            return None
-        return f"{key}={value}: only names from {', '.join(NAMESPACES)} are allowed"
+        reason = refusal(str(value))
+        return reason and f"{key}={value}: {reason}"
+    if key.startswith(("callbacks.", "logger.")) and _leaves_run_folder(value):
+        return f"{key}={value}: must lie in the run folder; give a name or a path relative to it"
     if key in KNOBS:
         knob = KNOBS[key]
     elif default is None or isinstance(default, (list, dict)):
@@ -228,4 +308,21 @@ def problem(key: str, value: object, default: object = None) -> str | None:
 
 def problems(config: DictConfig) -> list[str]:
     """Everything that is wrong with the values of a composed configuration, one line each."""
-    return [line for key, value in flatten(config).items() if (line := problem(key, value)) is not None]
+    wrong = [line for key, value in flatten(config).items() if (line := problem(key, value)) is not None]
+    if wrong:
+        return wrong
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    try:
+        return metrics.monitor_problems(plain["callbacks"], chosen_metrics(config))
+    except UserError as mistake:
+        return [str(mistake)]
+
+
+def chosen_metrics(config: DictConfig) -> dict[str, metrics.Metric]:
+    """Key → row of the metrics of a run.
+
+    Raises:
+        UserError: see :func:`experiment.metrics.chosen`.
+    """
+    node: Any = OmegaConf.to_container(config.metrics, resolve=True) if "metrics" in config else None
+    return metrics.chosen(node, refusal)

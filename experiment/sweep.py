@@ -22,8 +22,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiment.config import digest
+from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.provenance import command, git_state, now
+from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
 
@@ -212,9 +214,9 @@ class Sweep:
         complete = counts["finished"] == len(self.jobs)
         if not complete:
             given = [argument for argument in sys.argv[1:] if not argument.startswith("sweep.name=")]
-            again = shlex.join(["python", "train.py", *given, f"sweep.name={self.folder.name}"])
-            lines.append(f"continue with: {again}")
-        lines.append(f"report with: python report.py {shlex.quote(str(self.folder))}")
+            again = shlex.join([*given, f"sweep.name={self.folder.name}"])
+            lines.append(f"continue with: {invocation('train')} {again}")
+        lines.append(f"report with: {invocation('report')} {shlex.quote(str(self.folder))}")
         return "\n".join(lines), complete
 
 
@@ -236,8 +238,9 @@ def outcome(run: Run) -> str:
     """One phrase on how a run ended: its accuracies and time, or what went wrong."""
     results, status = run.results, run.status
     if status == "finished":
-        figures = [f"test {results['test_acc']:.2%}"]
-        figures += [f"val {results['val_acc']:.2%}"] if results.get("val_acc") is not None else []
+        key = headline(results)
+        figures = [f"{stage} {shown(results, name)}" for stage in ("test", "val")
+                   if (name := f"{stage}_{key}") in results]  # fmt: skip
         return "  ".join([*figures, _duration(results.get("seconds", 0.0))])
     if refused := run.provenance.get("refused"):
         return f"NOT STARTED {refused['error']} (as before: {status})".splitlines()[0]

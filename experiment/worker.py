@@ -1,4 +1,4 @@
-"""One job of a sweep in whatever process a launcher has started for it."""
+"""The run that a composed configuration means: a new one, one to go on with, or a job of a sweep."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 from experiment.config import choices, run_config
 from experiment.errors import UserError
 from experiment.run import Run
+from experiment.schema import problems
 from experiment.sweep import Job, problems_in_sweep
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,28 @@ def requeue_slurm_job() -> None:
         log.warning(f"Slurm job {job} was not requeued: {failure}")
     except subprocess.CalledProcessError as failure:
         log.warning(f"Slurm job {job} was not requeued: {failure.stderr.strip()}")
+
+
+def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
+    """The run that a single configuration means: a new folder, or with ``resume`` the folder named there.
+
+    Args:
+        composed: the configuration.
+        hydra_config: its ``hydra`` node.
+
+    Raises:
+        UserError: for values that are not allowed, or no run to resume.
+    """
+    config = run_config(composed)
+    if wrong := problems(config):
+        raise UserError("\n       ".join(wrong))
+    if config.resume:
+        run = Run.open(Path(config.resume))
+        run.check_resumable()
+        return run
+    chosen = choices(hydra_config)
+    automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
 
 
 def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:

@@ -17,8 +17,8 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiment.command_line import stop
 from experiment.config import choices, run_config
+from experiment.entry_point import stop
 from experiment.errors import UserError
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep

@@ -12,18 +12,19 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiment.errors import UserError
+from experiment.metrics import row as metric_row
 from experiment.run import Run
-from experiment.schema import NAMESPACES, is_allowed_target
+from experiment.schema import chosen_metrics, refusal
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
-from lightning_modules.callbacks import Interruption
+from lightning_modules.callbacks import Interruption, Progress
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
@@ -33,21 +34,14 @@ def instantiate(node: DictConfig, *args: Any, **extra: Any) -> Any:
     """Call ``node._target_`` with ``args``, the other keys of ``node`` and ``extra``.
 
     Raises:
-        UserError: if the target lies outside :data:`NAMESPACES`, does not exist or does not take these keys.
+        UserError: if the target is refused (see :func:`refusal`) or does not take these keys.
     """
     options = {str(key): value for key, value in _plain(node).items()}
     name = str(options.pop("_target_"))
     module, _, attribute = name.rpartition(".")
-    if not is_allowed_target(name):
-        raise UserError(f"_target_={name}: only names from {', '.join(NAMESPACES)} are allowed")
-    try:
-        target: Callable[..., Any] = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as missing:
-        raise UserError(f"_target_={name}: there is no such thing ({missing})") from missing
-    # a module also holds what it imports: the thing itself must come from an allowed package
-    is_callable = inspect.isclass(target) or inspect.isfunction(target)
-    if not is_callable or not is_allowed_target(f"{target.__module__}.{attribute}"):
-        raise UserError(f"_target_={name}: is not a class or function of {', '.join(NAMESPACES)}")
+    if reason := refusal(name):
+        raise UserError(f"_target_={name}: {reason}")
+    target: Callable[..., Any] = getattr(import_module(module), attribute)
     try:
         inspect.signature(target).bind(*args, **options, **extra)
     except TypeError as mismatch:
@@ -102,6 +96,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         classes=data.classes,
         mean=data.mean,
         std=data.std,
+        metrics=chosen_metrics(config).values(),
+        weighs_batches_alike="metrics" not in config,  # a run of version 0.1
     )
 
 
@@ -115,12 +111,13 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     """
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
-    callbacks: list[Callback] = [instantiate(node) for node in config.callbacks.values() if node]
+    callbacks: list[Callback] = [_callback(node, folder) for node in config.callbacks.values() if node]
     if not any(isinstance(callback, Interruption) for callback in callbacks):
         callbacks.append(Interruption())
-    shows_progress = sys.stderr.isatty() and not swept(Run(folder))  # a sweep prints a line a job
-    if shows_progress:
-        callbacks.append(TQDMProgressBar(leave=False))
+    shows_progress = any(isinstance(callback, ProgressBar) for callback in callbacks)  # one of the user's
+    if sys.stderr.isatty() and not shows_progress and not swept(Run(folder)):  # a sweep prints a line a job
+        callbacks.insert(0, Progress())  # its line is gone before the others print
+        shows_progress = True
     loggers: list[Logger] = [
         instantiate(
             node, save_dir=str(folder), **({"purge_step": purge_step} if name == "tensorboard" else {})
@@ -157,6 +154,17 @@ class _NothingUnasked(_CheckpointConnector):
     @property
     def _hpc_resume_path(self) -> None:
         return None
+
+
+def _callback(node: DictConfig, folder: Path) -> Callback:
+    """A callback of the run in ``folder``."""
+    extra = {}
+    if "dirpath" in node:  # what is written elsewhere would be lost when the run moves
+        extra["dirpath"] = str(folder / node.dirpath)
+    if node.get("monitor") and "mode" in node and node.mode is None:  # as the metric is better
+        extra["mode"] = "max" if metric_row(node.monitor).sign > 0 else "min"
+    callback: Callback = instantiate(node, **extra)
+    return callback
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

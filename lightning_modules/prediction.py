@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -15,8 +16,11 @@ from experiment.errors import UserError
 from experiment.run import Run, write_atomically
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.augment import to_float
-from lightning_modules.data.image_tree import image_files, read_images
+from lightning_modules.data.decoding import read_images
+from lightning_modules.data.image_files import describe, list_images
 from lightning_modules.loading import load_classifier
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 256
 """Images read and classified together."""
@@ -49,7 +53,9 @@ def predict(run: Run, checkpoint: Path, images: Path, folder: Path) -> tuple[lis
     Raises:
         UserError: if no image can be read, or ``folder`` not be written to.
     """
-    files = image_files(images)
+    files, skipped = list_images(images)
+    if skipped:
+        log.warning(f"warning: {images}: left out {describe(skipped)}")
     classifier = load_classifier(run, checkpoint)
     # numpy computes on the CPU, and so does auto: a GPU may be there without CuPy
     if torch.cuda.is_available() and run.config.model.get("engine", "torch") in ("torch", "cupy"):

@@ -15,7 +15,7 @@ from PIL import Image
 from experiment import figures
 from experiment.errors import UserError
 from experiment.run import Run
-from lightning_modules.data.image_tree import read_images
+from lightning_modules.data.decoding import read_images
 from lightning_modules.data.sources import mnist_mini
 from lightning_modules.loading import load_classifier
 

@@ -1,8 +1,9 @@
 """Batch normalisation, alone and together with the activation and the pooling that follow it."""
 
+import math
 from typing import Any, NamedTuple
 
-from custom_backend.array import Array, column, columns_of, namespace, operation
+from custom_backend.array import Array, column, columns_of, dispatch, namespace
 from custom_backend.functional.activation import leaky_relu_backward, leaky_relu_forward
 from custom_backend.functional.pooling import max_pool2d_backward, max_pool2d_forward
 
@@ -27,7 +28,7 @@ class Normalised(NamedTuple):
     of_batch: bool  # whether mean and variance are those of this batch, and so depend on x
 
 
-@operation
+@dispatch
 def batch_norm_forward(x: Array, norm: Norm) -> tuple[Array, Normalised]:
     """y = γ x̂ + β with x̂ = (x − μ) / √(σ² + ε), for each channel.
 
@@ -50,7 +51,7 @@ def batch_norm_forward(x: Array, norm: Norm) -> tuple[Array, Normalised]:
     )
 
 
-@operation
+@dispatch
 def batch_norm_backward(saved: Normalised, grad: Array) -> tuple[Array, Array, Array]:
     """∂L/∂γ = Σ g x̂, ∂L/∂β = Σ g and ∂L/∂x = γ/σ (g − mean(g) − x̂ mean(g x̂)), over each channel.
 
@@ -69,11 +70,83 @@ def batch_norm_backward(saved: Normalised, grad: Array) -> tuple[Array, Array, A
     return grad_x, grad_weight, grad_bias
 
 
-@operation
+def _standardise(x: Array, eps: float) -> tuple[Array, Array]:
+    """x̂ = (x − mean) / σ along the entries of x (groups, entries, rest), and 1 / σ."""
+    xp = namespace(x)
+    centred = x - xp.mean(x, axis=1, keepdims=True)
+    inverse_std = 1 / xp.sqrt(xp.mean(centred * centred, axis=1, keepdims=True) + eps)
+    return centred * inverse_std, inverse_std
+
+
+def _standardise_backward(normal: Array, inverse_std: Array, grad: Array) -> Array:
+    """∂L/∂x = (g − mean(g) − x̂ mean(g x̂)) / σ; see `batch_norm_backward`."""
+    xp = namespace(grad)
+    along = xp.mean(grad * normal, axis=1, keepdims=True)
+    return (grad - xp.mean(grad, axis=1, keepdims=True) - normal * along) * inverse_std
+
+
+def _scale_backward(normal: Array, weight: Array, grad: Array) -> tuple[Array, Array, Array]:
+    """The gradients of γ x̂ + β by x̂, γ and β, γ and β being one number a channel."""
+    xp, g = namespace(grad), columns_of(grad)
+    grad_weight = xp.sum(g * columns_of(normal), axis=1)
+    return g * column(weight), grad_weight, xp.sum(g, axis=1)
+
+
+def group_norm_forward(
+    x: Array, weight: Array, bias: Array, eps: float, groups: int = 1
+) -> tuple[Array, Any]:
+    """y = γ x̂ + β, x̂ having mean 0 and variance 1 over each group of channels of each image.
+
+    Wu, He: Group normalization (2018).
+
+    Shapes: x (C, H, W, N); weight γ, bias β (C,) → y as x.
+    """
+    xp = namespace(x)
+    grouped = (groups, math.prod(x.shape[:-1]) // groups, x.shape[-1])
+    normal, inverse_std = _standardise(xp.reshape(x, grouped), eps)
+    normal = xp.reshape(normal, x.shape)
+    y = xp.reshape(columns_of(normal) * column(weight) + column(bias), x.shape)
+    return y, (normal, inverse_std, weight, grouped)
+
+
+def group_norm_backward(
+    saved: Any, grad: Array, needs_input_grad: bool = True
+) -> tuple[Array | None, Array, Array]:
+    """The scale's backward pass, then that of the standardisation: (∂L/∂x, ∂L/∂γ, ∂L/∂β)."""
+    normal, inverse_std, weight, grouped = saved
+    xp = namespace(grad)
+    grad_normal, *gradients = _scale_backward(normal, weight, grad)
+    if not needs_input_grad:
+        return None, *gradients
+    normal, grad_normal = xp.reshape(normal, grouped), xp.reshape(grad_normal, grouped)
+    return xp.reshape(_standardise_backward(normal, inverse_std, grad_normal), grad.shape), *gradients
+
+
+def layer_norm_forward(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Any]:
+    """y = γ x̂ + β, x̂ having mean 0 and variance 1 over the channels of each pixel, or of each sample.
+
+    That is group normalisation of one group where every pixel counts as an image of its own.
+    Ba, Kiros, Hinton: Layer normalization (2016).
+
+    Shapes: x (C, …, N); weight γ, bias β (C,) → y as x.
+    """
+    y, saved = group_norm_forward(columns_of(x), weight, bias, eps)
+    return namespace(x).reshape(y, x.shape), saved
+
+
+def layer_norm_backward(
+    saved: Any, grad: Array, needs_input_grad: bool = True
+) -> tuple[Array | None, Array, Array]:
+    """See `group_norm_backward`."""
+    grad_x, *gradients = group_norm_backward(saved, columns_of(grad), needs_input_grad)
+    return None if grad_x is None else namespace(grad).reshape(grad_x, grad.shape), *gradients
+
+
+@dispatch
 def norm_act_pool_forward(x: Array, norm: Norm, slope: float, window: int) -> tuple[Array, tuple[Any, ...]]:
     """Batch normalisation, then LeakyReLU, then max-pooling by `window` × `window` (1: none).
 
-    The three in one are worth a faster form: one pass over memory in place of six. What is saved begins with
+    The three in one are worth kernels: one pass over memory in place of six. What is saved begins with
     (mean, variance) of the batch, for the running statistics.
     """
     normal, saved_norm = batch_norm_forward(x, norm)
@@ -83,7 +156,7 @@ def norm_act_pool_forward(x: Array, norm: Norm, slope: float, window: int) -> tu
     return y, (saved_norm.mean, saved_norm.variance, saved_norm, saved_act, saved_pool)
 
 
-@operation
+@dispatch
 def norm_act_pool_backward(saved: tuple[Any, ...], grad: Array) -> tuple[Array, Array, Array]:
     """The three backward passes in reverse: (∂L/∂x, ∂L/∂γ, ∂L/∂β)."""
     _, _, saved_norm, saved_act, saved_pool = saved

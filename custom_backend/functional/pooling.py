@@ -3,42 +3,43 @@
 import math
 from typing import Any
 
-from custom_backend.array import Array, Pair, namespace, operation, zeros
-from custom_backend.functional.conv import output_size, pad, windows
+from custom_backend.array import Array, Pair, dispatch, namespace, zeros
+from custom_backend.functional.convolution import output_size, pad, unpad, windows
 
 
-@operation
+@dispatch
 def max_pool2d_forward(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Array, Any]:
     """y = the greatest value of each window; the border counts as −∞ and a NaN as greatest.
 
-    Of equal values the first, row by row, is taken, as torch does. Its place in the window, one byte, is what
-    backward needs: a later place that wins has the greater number.
+    Of equal values the first, row by row, is taken, and of NaNs the last, as torch does. Its index in the
+    window, one byte, is what backward needs. The border never wins, not over pixels of −∞ either:
+    a window's first pixel of the image beats whatever came before.
 
     Shapes: x (C, H, W, N) → y (C, H', W', N).
     """
     xp = namespace(x)
     size = output_size(x.shape[1:3], kernel, stride, padding)
-    padded = pad(x, padding)
-    if padding != (0, 0):
-        inside = pad(xp.ones_like(x[:1, :, :, :1]), padding)
-        padded = xp.where(inside > 0, padded, -math.inf)
-    first, *others = (padded[:, rows, cols, :] for rows, cols in windows(size, kernel, stride))
-    y, place = first, xp.zeros_like(first, dtype=xp.uint8)
-    for number, seen in enumerate(others, start=1):
-        place = xp.maximum(place, number * xp.astype(seen > y, xp.uint8))
-        y = xp.maximum(y, seen)
-    return y, (place, x.shape, kernel, stride, padding)
+    inside = pad(xp.ones_like(x[:1, :, :, :1]), padding) > 0
+    padded = xp.where(inside, pad(x, padding), -math.inf)
+    y = zeros(x, (x.shape[0], *size, x.shape[3])) - math.inf
+    index, met = xp.zeros_like(y, dtype=xp.uint8), inside[:, : size[0], : size[1], :] & False
+    for number, (rows, cols) in enumerate(windows(size, kernel, stride)):
+        seen, real = padded[:, rows, cols, :], inside[:, rows, cols, :]
+        better = (seen > y) | (seen != seen) | (real & ~met)
+        y, index = xp.where(better, seen, y), xp.where(better, xp.full_like(index, number), index)
+        met = met | real
+    return y, (index, x.shape, kernel, stride, padding)
 
 
-@operation
+@dispatch
 def max_pool2d_backward(saved: Any, grad: Array) -> Array:
     """∂L/∂x: every output hands its gradient to the one pixel it was copied from."""
-    place, (channels, height, width, batch), kernel, stride, padding = saved
+    index, (channels, height, width, batch), kernel, stride, padding = saved
     xp = namespace(grad)
     padded = zeros(grad, (channels, height + 2 * padding[0], width + 2 * padding[1], batch))
     for number, (rows, cols) in enumerate(windows(grad.shape[1:3], kernel, stride)):
-        padded[:, rows, cols, :] += xp.where(place == number, grad, 0.0)
-    return padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width, :]
+        padded[:, rows, cols, :] += xp.where(index == number, grad, 0.0)
+    return unpad(padded, padding)
 
 
 def avg_pool2d_forward(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Array, Any]:
@@ -56,13 +57,13 @@ def avg_pool2d_forward(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> t
 
 
 def avg_pool2d_backward(saved: Any, grad: Array) -> Array:
-    """∂L/∂x: every output hands an equal share of its gradient to each pixel of its window."""
+    """∂L/∂x: every output hands the same part of its gradient to each pixel of its window."""
     (channels, height, width, batch), kernel, stride, padding = saved
-    share = grad / math.prod(kernel)
+    part = grad / math.prod(kernel)
     padded = zeros(grad, (channels, height + 2 * padding[0], width + 2 * padding[1], batch))
     for rows, cols in windows(grad.shape[1:3], kernel, stride):
-        padded[:, rows, cols, :] += share
-    return padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width, :]
+        padded[:, rows, cols, :] += part
+    return unpad(padded, padding)
 
 
 def _bins(length: int, count: int) -> list[slice]:
@@ -84,7 +85,7 @@ def adaptive_avg_pool2d_forward(x: Array, size: Pair) -> tuple[Array, Any]:
 
 
 def adaptive_avg_pool2d_backward(saved: Any, grad: Array) -> Array:
-    """∂L/∂x: every output hands an equal share of its gradient to each pixel of its bin."""
+    """∂L/∂x: every output hands the same part of its gradient to each pixel of its bin."""
     (shape,) = saved
     grad_x = zeros(grad, shape)
     for r, rows in enumerate(_bins(shape[1], grad.shape[1])):

@@ -1,1 +1,1 @@
-"""Faster forms of the operations in `custom_backend.functional`, by array module; see `array.FORMS`."""
+"""Faster kernels of the operations in `custom_backend.functional`, found by name; see `array.KERNELS`."""

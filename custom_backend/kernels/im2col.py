@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from custom_backend.array import Pair, columns_of, pair
-from custom_backend.functional.conv import output_size, windows
+from custom_backend.array import Pair, by_group
+from custom_backend.functional.convolution import Geometry, output_size, unpad, windows
 from custom_backend.kernels.memory import empty
 from custom_backend.kernels.parallel import PRODUCTS, split, split_sum
 
@@ -23,22 +23,15 @@ def bordered(x: FloatArray, padding: Pair, border: float) -> FloatArray:
     if padding == (0, 0):
         return x
     out = empty((channels, height + 2 * top, width + 2 * left, batch), x.dtype)
+    edges = (np.s_[:, :top], np.s_[:, top + height :], np.s_[:, :, :left], np.s_[:, :, left + width :])
 
-    def part(start: int, stop: int) -> None:
-        own = out[start:stop]
-        edges = (np.s_[:, :top], np.s_[:, top + height :], np.s_[:, :, :left], np.s_[:, :, left + width :])
+    def copy(start: int, stop: int) -> None:
         for edge in edges:
-            own[edge] = border
-        own[:, top : top + height, left : left + width] = x[start:stop]
+            out[start:stop][edge] = border
+        unpad(out[start:stop], padding)[...] = x[start:stop]
 
-    split(part, channels, out.size)
+    split(copy, channels, out.size)
     return out
-
-
-def inside(padded: FloatArray, shape: tuple[int, ...], padding: Pair) -> FloatArray:
-    """Take off the border."""
-    (top, left), (_, height, width, _) = padding, shape
-    return padded[:, top : top + height, left : left + width]
 
 
 def blocks(start: int, stop: int, width: int, batch: int, pixel: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -57,82 +50,97 @@ def blocks(start: int, stop: int, width: int, batch: int, pixel: int) -> Iterato
         start += count
 
 
-def _seen(rows: slice, cols: slice, kernel: Pair, stride: Pair) -> list[tuple[slice, slice]]:
-    """The pixels that each place of the kernel meets in the windows (rows, cols)."""
+def _seen(rows: slice, cols: slice, geometry: Geometry) -> list[tuple[slice, slice]]:
+    """The pixels that each entry of the kernel meets in the windows (rows, cols)."""
+    kernel, stride, _, dilation = geometry.window
     size = rows.stop - rows.start, cols.stop - cols.start
     top, left = rows.start * stride[0], cols.start * stride[1]
     return [
         (slice(r.start + top, r.stop + top, r.step), slice(s.start + left, s.stop + left, s.step))
-        for r, s in windows(size, kernel, stride)
+        for r, s in windows(size, kernel, stride, dilation)
     ]
 
 
-def _columns(padded: FloatArray, rows: slice, cols: slice, kernel: Pair, stride: Pair) -> FloatArray:
-    """The columns of the im2col matrix that belong to the windows (rows, cols)."""
-    shape = (len(padded), math.prod(kernel), rows.stop - rows.start, cols.stop - cols.start, padded.shape[3])
-    columns = empty(shape, padded.dtype)
-    for place, (r, s) in enumerate(_seen(rows, cols, kernel, stride)):
-        columns[:, place] = padded[:, r, s]
-    return columns.reshape(shape[0] * shape[1], -1)
+def _columns(padded: FloatArray, rows: slice, cols: slice, geometry: Geometry) -> FloatArray:
+    """The columns of the im2col matrix of each group that belong to the windows (rows, cols)."""
+    entries = _seen(rows, cols, geometry)
+    size = rows.stop - rows.start, cols.stop - cols.start
+    columns = empty((len(padded), len(entries), *size, padded.shape[3]), padded.dtype)
+    for entry, (r, s) in enumerate(entries):
+        columns[:, entry] = padded[:, r, s]
+    return columns.reshape(geometry.groups, -1, math.prod(columns.shape[2:]))
 
 
-def correlate(x: FloatArray, weight: FloatArray, stride: Pair, padding: Pair) -> FloatArray:
-    """The product of `functional.conv.conv2d_forward`, by blocks of columns.
+def correlate(x: FloatArray, weight: FloatArray, geometry: Geometry) -> FloatArray:
+    """The product of `conv2d_forward`, by blocks of columns.
 
     Of the columns there are never more than `CACHE` bytes a thread (or one pixel's, if those are more).
     """
-    outputs, kernel = weight.shape[0], pair(weight.shape[2:])
-    size = output_size(x.shape[1:3], kernel, stride, padding)
-    batch, matrix = x.shape[3], columns_of(weight)
-    padded = bordered(x, padding, 0.0)
-    y = empty((outputs, math.prod(size) * batch), x.dtype)
+    size, batch, groups = output_size(x.shape[1:3], *geometry.window), x.shape[3], geometry.groups
+    matrices, padded = by_group(weight, groups), bordered(x, geometry.padding, 0.0)
+    y = empty((*matrices.shape[:2], math.prod(size) * batch), x.dtype)
+    pixel = groups * matrices.shape[2] * batch * x.itemsize
 
-    def part(start: int, stop: int) -> None:
-        for rows, cols, run in blocks(start, stop, size[1], batch, matrix.shape[1] * batch * x.itemsize):
+    def multiply(start: int, stop: int) -> None:
+        for rows, cols, run in blocks(start, stop, size[1], batch, pixel):
             # unnamed, so that the next block lies in the same memory, which the cache still holds
-            np.matmul(matrix, _columns(padded, rows, cols, kernel, stride), out=y[:, run])
+            np.matmul(matrices, _columns(padded, rows, cols, geometry), out=y[..., run])
 
-    split(part, math.prod(size), weight.size * y.shape[1] // PRODUCTS)
-    return y.reshape(outputs, *size, batch)
+    split(multiply, math.prod(size), weight.size * y.shape[2] // PRODUCTS)
+    return y.reshape(len(weight), *size, batch)
 
 
-def weight_gradient(x: FloatArray, grad: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> FloatArray:
-    """∂L/∂W of `functional.conv.conv2d_backward`: the threads share the columns and add up at the end."""
-    g, rows_of_matrix = columns_of(grad), x.shape[0] * math.prod(kernel)
-    _, height, width, batch = grad.shape
-    padded = bordered(x, padding, 0.0)
+def weight_gradient(x: FloatArray, grad: FloatArray, geometry: Geometry) -> FloatArray:
+    """∂L/∂W of `conv2d_backward`: the threads share the columns and add up at the end."""
+    groups = geometry.groups
+    g, (_, height, width, batch) = by_group(grad, groups), grad.shape
+    rows_of_matrix = x.shape[0] // groups * math.prod(geometry.kernel)
+    padded = bordered(x, geometry.padding, 0.0)
+    pixel = groups * rows_of_matrix * batch * x.itemsize
 
-    def part(start: int, stop: int) -> FloatArray:
-        total = np.zeros((rows_of_matrix, len(g)), x.dtype)  # the longer side first is faster by a fifth
-        for rows, cols, run in blocks(start, stop, width, batch, rows_of_matrix * batch * x.itemsize):
-            total += _columns(padded, rows, cols, kernel, stride) @ g[:, run].T
+    def multiply(start: int, stop: int) -> FloatArray:
+        # the longer side first is faster by a fifth
+        total = np.zeros((groups, rows_of_matrix, g.shape[1]), x.dtype)
+        for rows, cols, run in blocks(start, stop, width, batch, pixel):
+            total += _columns(padded, rows, cols, geometry) @ g[..., run].swapaxes(1, 2)
         return total
 
-    total = split_sum(part, height * width, rows_of_matrix * g.size // PRODUCTS)
-    return np.ascontiguousarray(total.T).reshape(len(g), x.shape[0], *kernel)
+    total = split_sum(multiply, height * width, rows_of_matrix * grad.size // PRODUCTS)
+    shape = len(grad), x.shape[0] // groups, *geometry.kernel
+    return np.ascontiguousarray(total.swapaxes(1, 2)).reshape(shape)
 
 
 def input_gradient(
-    shape: tuple[int, ...], weight: FloatArray, grad: FloatArray, stride: Pair, padding: Pair
+    shape: tuple[int, ...], weight: FloatArray, grad: FloatArray, geometry: Geometry
 ) -> FloatArray:
-    """∂L/∂x of `functional.conv.conv2d_backward`, for x of `shape`.
+    """∂L/∂x of `conv2d_backward`, for x of `shape`.
 
-    The threads share the channels of x, so that no two of them add to the same pixel.
+    The threads share the groups of channels, or the channels of the only one, so that no two of them add to
+    the same pixel.
     """
-    kernel, size, (channels, height, width, batch) = pair(weight.shape[2:]), grad.shape[1:3], shape
-    g = columns_of(grad)
-    padded = empty((channels, height + 2 * padding[0], width + 2 * padding[1], batch), grad.dtype)
+    (channels, height, width, batch), size, (top, left) = shape, grad.shape[1:3], geometry.padding
+    groups, entries = geometry.groups, math.prod(geometry.kernel)
+    g, together = by_group(grad, groups), channels // groups
+    matrices = by_group(weight, groups).reshape(groups, -1, together, entries)
+    padded = empty((channels, height + 2 * top, width + 2 * left, batch), grad.dtype)
 
-    def part(start: int, stop: int) -> None:
-        padded[start:stop] = 0
-        own = columns_of(weight[:, start:stop]).T
-        for rows, cols, run in blocks(0, math.prod(size), size[1], batch, len(own) * batch * grad.itemsize):
-            columns = empty((len(own), run.stop - run.start), grad.dtype)
-            np.matmul(own, g[:, run], out=columns)
-            seen = columns.reshape(stop - start, math.prod(kernel), rows.stop - rows.start, -1, batch)
-            for place, (r, s) in enumerate(_seen(rows, cols, kernel, stride)):
-                padded[start:stop, r, s] += seen[:, place]
+    def multiply(start: int, stop: int) -> None:
+        if groups == 1:
+            image, matrix, chunk_grad = padded[start:stop], matrices[:, :, start:stop], g
+        else:
+            image = padded[start * together : stop * together]
+            matrix, chunk_grad = matrices[start:stop], g[start:stop]
+        image.fill(0)
+        transposed = matrix.reshape(*matrix.shape[:2], -1).swapaxes(1, 2)
+        pixel = len(image) * entries * batch * grad.itemsize
+        for rows, cols, run in blocks(0, math.prod(size), size[1], batch, pixel):
+            columns = empty((*transposed.shape[:2], run.stop - run.start), grad.dtype)
+            np.matmul(transposed, chunk_grad[..., run], out=columns)
+            seen = columns.reshape(len(image), entries, rows.stop - rows.start, -1, batch)
+            for entry, (r, s) in enumerate(_seen(rows, cols, geometry)):
+                image[:, r, s] += seen[:, entry]
             del columns, seen  # see correlate
 
-    split(part, channels, weight.size * g.shape[1] // PRODUCTS)
-    return inside(padded, shape, padding)
+    split(multiply, channels if groups == 1 else groups, weight.size * g.shape[2] // PRODUCTS)
+    grad_x: FloatArray = unpad(padded, (top, left))
+    return grad_x

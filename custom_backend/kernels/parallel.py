@@ -74,13 +74,13 @@ _serial_blas = _SerialBlas()
 
 
 def split(kernel: Callable[..., None], length: int, elements: int, *arguments: Any) -> None:
-    """Run `kernel(start, stop, *arguments)` on every thread's share of range(length); this thread has one.
+    """Run `kernel(start, stop, *arguments)` on a chunk of range(length) for each thread, this one included.
 
     `elements` tells how much work there is in all. BLAS keeps to one thread for little work too: its workers,
     once woken, would spin into whatever comes next.
     """
     count = min(threads(), length) if elements >= SMALLEST else 1
-    bounds = [length * share // count for share in range(count + 1)]
+    bounds = [length * chunk // count for chunk in range(count + 1)]
     with _serial_blas():
         futures = [_workers().submit(kernel, start, stop, *arguments) for start, stop in pairwise(bounds[1:])]
         try:
@@ -91,11 +91,11 @@ def split(kernel: Callable[..., None], length: int, elements: int, *arguments: A
 
 
 def split_sum(kernel: Callable[[int, int], Any], length: int, elements: int) -> Any:
-    """As `split`, for a kernel that returns an array: the sum of what the shares return, in their order."""
-    parts: dict[int, Any] = {}
+    """As `split`, for a kernel that returns an array: the sum of what the chunks return, in their order."""
+    sums: dict[int, Any] = {}
 
-    def part(start: int, stop: int) -> None:
-        parts[start] = kernel(start, stop)
+    def keep(start: int, stop: int) -> None:
+        sums[start] = kernel(start, stop)
 
-    split(part, length, elements)
-    return functools.reduce(operator.add, (parts[start] for start in sorted(parts)))
+    split(keep, length, elements)
+    return functools.reduce(operator.add, (sums[start] for start in sorted(sums)))

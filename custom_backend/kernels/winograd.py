@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from custom_backend.array import Pair, matmul
-from custom_backend.functional.conv import output_size
-from custom_backend.kernels import im2col
+from custom_backend.functional.convolution import Geometry, output_size
 from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.im2col import blocks
 from custom_backend.kernels.memory import empty
@@ -29,16 +28,8 @@ from custom_backend.kernels.parallel import PRODUCTS, split, split_sum
 
 FloatArray = npt.NDArray[Any]
 
-FEWEST = 16  # channels in and out, and
-BATCH = 8  # images; below, the transforms cost more than they save
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OF_KERNEL = np.kron(G, G)  # (16, 9): g ↦ G g Gᵀ
-
-
-def applies(channels: int, outputs: int, batch: int, kernel: Pair, stride: Pair, padding: Pair) -> bool:
-    """Whether a convolution can be computed so, and is the faster for it."""
-    fits = kernel == (3, 3) and stride == (1, 1) and max(padding) <= 2
-    return fits and min(outputs, channels) >= FEWEST and batch >= BATCH
 
 
 def columns_apart(x: FloatArray, padding: Pair, size: Pair) -> FloatArray:
@@ -46,15 +37,15 @@ def columns_apart(x: FloatArray, padding: Pair, size: Pair) -> FloatArray:
     (top, left), (channels, height, _, batch) = padding, x.shape
     out = empty((channels, size[0], 2, size[1] // 2, batch), x.dtype)
 
-    def part(start: int, stop: int) -> None:
-        own = out[start:stop]
-        own.fill(0)
+    def copy(start: int, stop: int) -> None:
+        chunk = out[start:stop]
+        chunk.fill(0)
         for phase in (0, 1):
             seen = x[start:stop, :, (phase - left) % 2 :: 2]
             first = (left + 1 - phase) // 2
-            own[:, top : top + height, phase, first : first + seen.shape[2]] = seen
+            chunk[:, top : top + height, phase, first : first + seen.shape[2]] = seen
 
-    split(part, channels, out.size)
+    split(copy, channels, out.size)
     return out
 
 
@@ -113,12 +104,13 @@ def _from_tiles(tiles: FloatArray, top: int, left: int, batch: int, y: FloatArra
                     of_row = tiles[i, j, c, r], tiles[i + 1, j, c, r], tiles[i + 2, j, c, r]
                     _combine_three(*of_row, sign, row[j])
                 for s in range(length // batch):
-                    own = slice(s * batch, (s + 1) * batch)
+                    tile = slice(s * batch, (s + 1) * batch)
                     at = 2 * (left + s) * batch
-                    _combine_three(row[0, own], row[1, own], row[2, own], one, y[c, h, at : at + batch])
+                    _combine_three(row[0, tile], row[1, tile], row[2, tile], one, y[c, h, at : at + batch])
                     at += batch
                     if at < y.shape[2]:
-                        _combine_three(row[1, own], row[2, own], row[3, own], -one, y[c, h, at : at + batch])
+                        out = y[c, h, at : at + batch]
+                        _combine_three(row[1, tile], row[2, tile], row[3, tile], -one, out)
 
 
 @compiled
@@ -145,8 +137,8 @@ def _gradient_to_tiles(grad: FloatArray, top: int, left: int, batch: int, tiles:
             )
             for i, (a, b, sign) in enumerate(pairs):
                 for s in range((end - begin) // batch):
-                    at, own = s * batch, s // 2 * batch
-                    _combine(a[at : at + batch], b[at : at + batch], sign, row[s % 2, own : own + batch])
+                    at, tile = s * batch, s // 2 * batch
+                    _combine(a[at : at + batch], b[at : at + batch], sign, row[s % 2, tile : tile + batch])
                 _combine(even, nothing, one, tiles[i, 0, c, r])
                 _combine(even, odd, one, tiles[i, 1, c, r])
                 _combine(even, odd, -one, tiles[i, 2, c, r])
@@ -164,74 +156,69 @@ def _tiled(x: FloatArray, size: Pair, padding: Pair) -> tuple[Pair, FloatArray]:
     return tiles, columns_apart(x, padding, (2 * tiles[0] + 2, 2 * tiles[1] + 2))
 
 
-def _room(channels: int, rows: slice, cols: slice, like: FloatArray) -> FloatArray:
-    """Where transformed tiles go."""
+def _empty_tiles(channels: int, rows: slice, cols: slice, like: FloatArray) -> FloatArray:
+    """Memory for the transformed tiles of a block."""
     shape = rows.stop - rows.start, cols.stop - cols.start, like.shape[3]
     return empty((4, 4, channels, *shape), like.dtype)
 
 
-def _filter(x: FloatArray, kernels: FloatArray, padding: Pair) -> FloatArray:
-    """Correlate x (C, H, W, N) with transformed kernels (16, O, C) to (O, H', W', N).
+def _filter(x: FloatArray, kernels: FloatArray, size: Pair, padding: Pair) -> FloatArray:
+    """Correlate x (C, H, W, N) with transformed kernels (16, O, C) to (O, *size, N).
 
-    Of transformed tiles there are never more than `im2col.CACHE` bytes a thread (or those of one place).
+    Of transformed tiles there are never more than `im2col.CACHE` bytes a thread (or one tile
+    of each image).
     """
     (_, outputs, channels), batch = kernels.shape, x.shape[3]
-    size = output_size(x.shape[1:3], (3, 3), (1, 1), padding)
     (height, width), padded = _tiled(x, size, padding)
     y, tile = empty((outputs, *size, batch), x.dtype), 16 * (channels + outputs) * batch * x.itemsize
 
-    def part(start: int, stop: int) -> None:
+    def multiply(start: int, stop: int) -> None:
         for rows, cols, _ in blocks(start, stop, width, batch, tile):
-            before, after = _room(channels, rows, cols, x), _room(outputs, rows, cols, x)
+            before, after = _empty_tiles(channels, rows, cols, x), _empty_tiles(outputs, rows, cols, x)
             _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
             np.matmul(kernels, before.reshape(16, channels, -1), out=after.reshape(16, outputs, -1))
             _from_tiles(_runs(after), rows.start, cols.start, batch, _runs(y))
             del before, after  # so that the next block lies in the same memory, which the cache still holds
 
-    split(part, height * width, kernels.size * height * width * batch // PRODUCTS)
+    split(multiply, height * width, kernels.size * height * width * batch // PRODUCTS)
     return y
 
 
-def correlate(x: FloatArray, weight: FloatArray, stride: Pair, padding: Pair) -> FloatArray:
+def correlate(x: FloatArray, weight: FloatArray, geometry: Geometry) -> FloatArray:
     """See `im2col.correlate`."""
     outputs, channels = weight.shape[:2]
-    if not applies(channels, outputs, x.shape[3], weight.shape[2:], stride, padding):
-        return im2col.correlate(x, weight, stride, padding)
     kernels = matmul(OF_KERNEL.astype(weight.dtype), weight.reshape(-1, 9).T)
-    return _filter(x, kernels.reshape(16, outputs, channels), padding)
+    size = output_size(x.shape[1:3], *geometry.window)
+    return _filter(x, kernels.reshape(16, outputs, channels), size, geometry.padding)
 
 
 def input_gradient(
-    shape: tuple[int, ...], weight: FloatArray, grad: FloatArray, stride: Pair, padding: Pair
+    shape: tuple[int, ...], weight: FloatArray, grad: FloatArray, geometry: Geometry
 ) -> FloatArray:
     """See `im2col.input_gradient`: grad is correlated with the kernels turned by 180°."""
     outputs, channels = weight.shape[:2]
-    if not applies(channels, outputs, shape[3], weight.shape[2:], stride, padding):
-        return im2col.input_gradient(shape, weight, grad, stride, padding)
     kernels = matmul(OF_KERNEL[:, ::-1].astype(weight.dtype), weight.reshape(-1, 9).T)
     turned = kernels.reshape(16, outputs, channels).swapaxes(1, 2)
-    return _filter(grad, turned, (2 - padding[0], 2 - padding[1]))
+    return _filter(grad, turned, (shape[1], shape[2]), (2 - geometry.padding[0], 2 - geometry.padding[1]))
 
 
-def weight_gradient(x: FloatArray, grad: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> FloatArray:
+def weight_gradient(x: FloatArray, grad: FloatArray, geometry: Geometry) -> FloatArray:
     """See `im2col.weight_gradient`: Gᵀ [Σ (A g Aᵀ) ⊙ (Bᵀ d B)] G, the sum over tiles and images."""
     channels, outputs, batch = len(x), len(grad), x.shape[3]
-    if not applies(channels, outputs, batch, kernel, stride, padding):
-        return im2col.weight_gradient(x, grad, kernel, stride, padding)
     grad = np.ascontiguousarray(grad)
-    (height, width), padded = _tiled(x, grad.shape[1:3], padding)
+    (height, width), padded = _tiled(x, grad.shape[1:3], geometry.padding)
     tile = 16 * (channels + outputs) * batch * x.itemsize
 
-    def part(start: int, stop: int) -> FloatArray:
+    def multiply(start: int, stop: int) -> FloatArray:
         total = np.zeros((16, outputs, channels), x.dtype)
         for rows, cols, _ in blocks(start, stop, width, batch, tile):
-            before, after = _room(channels, rows, cols, x), _room(outputs, rows, cols, x)
+            before, after = _empty_tiles(channels, rows, cols, x), _empty_tiles(outputs, rows, cols, x)
             _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
             _gradient_to_tiles(_runs(grad), rows.start, cols.start, batch, _runs(after))
             total += after.reshape(16, outputs, -1) @ before.reshape(16, channels, -1).swapaxes(1, 2)
             del before, after  # see _filter
         return total
 
-    total = split_sum(part, height * width, 16 * channels * outputs * height * width * batch // PRODUCTS)
+    total = split_sum(multiply, height * width, 16 * channels * outputs * height * width * batch // PRODUCTS)
     gradient: FloatArray = matmul(total.reshape(16, -1).T, OF_KERNEL.astype(x.dtype))
     return gradient.reshape(outputs, channels, 3, 3)

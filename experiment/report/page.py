@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 
 from experiment.errors import UserError
 from experiment.figures import save
-from experiment.report import homework, provenance, units
+from experiment.report import differences, homework, units
+from experiment.report.answers import Answer, answer
 from experiment.report.figures import COLORS, Panel, curves, dots, multiples
-from experiment.report.questions import Question, questions
+from experiment.report.questions import questions
 from experiment.report.runs import DERIVED, Collection, Record, shorter, telling
+from experiment.report.statistics import sign_flips
 
 FILES = {"report.md", "report.html", "results.csv", "figures"}
 STYLE = """
@@ -57,45 +59,47 @@ def write_report(folders: Sequence[Path], out: Path | None) -> str:
         with tempfile.TemporaryDirectory(prefix=".report-", dir=out.parent) as work:
             new = Path(work) / "new"
             (new / "figures").mkdir(parents=True)
-            asked = _write(runs, new)
+            answers = _write(runs, new)
             if out.exists():
                 out.rename(Path(work) / "old")
             new.rename(out)
     except OSError as refusal:
         raise UserError(f"no report can be written to {out}: {refusal}") from refusal
-    lines = [f"{question.text}  {question.verdict}" for question in asked]
+    lines = [f"{given.question.text}  {given.verdict}" for given in answers]
     return "\n".join([*lines, _counts(runs), f"report: {out / 'report.html'}"])
 
 
-def _write(runs: Collection, folder: Path) -> list[Question]:
+def _write(runs: Collection, folder: Path) -> list[Answer]:
     def picture(figure: Figure, name: str) -> str:
         save(figure, folder / "figures" / f"{name}.png")
         return f"![{name}](figures/{name}.png)"
 
     asked, notes = questions(runs)
+    answers = answer(asked, runs)
     title = ", ".join([*(sweep.name for sweep in runs.sweeps), *["single runs"] * bool(runs.loose)])
-    flags = provenance.flags(runs.finished, runs.keys)
+    flags = differences.flags(runs.finished) + differences.not_told_apart(runs.finished, runs.keys)
     blocks = [f"# {escape(title)}", escape(_summary(runs, len(flags)))]
-    blocks += ["## Verdicts", _verdicts(asked), escape(_reading(asked))] if asked else []
+    blocks += ["## Verdicts", _verdicts(answers), escape(_reading(answers))] if asked else []
     parts = [(sweep.name, runs.of(sweep), sweep.swept) for sweep in runs.sweeps]
     parts += [("single runs", runs.loose, runs.keys)] if runs.loose else []
     swept = {key for sweep in runs.sweeps for key in sweep.swept}
     for number, (name, records, own) in enumerate(parts, 1):
         keys = [key for key in runs.keys if key in own or key not in swept]
         settings = _by_setting(records, keys)
-        blocks += [f"## Results: {escape(name)}", _results(settings, keys)]
+        blocks += [f"## Results: {escape(name)}", _results(settings, keys), *_settings(settings, keys)]
         drawn = _labelled(settings, keys)
         panels = [Panel(*what, drawn) for what in (homework.ACCURACY, homework.LOSS)]
         if len(drawn) > len(COLORS):
             blocks += [picture(multiples(panel, name), f"{panel.metric}-{number}") for panel in panels]
         elif drawn:
             blocks.append(picture(curves(panels, name), f"curves-{number}"))
-    for number, question in enumerate(asked, 1):
-        blocks += [f"## {number}. {escape(question.text)}", f"**{escape(question.verdict)}**"]
-        cells = {s: cell for c in question.contrasts for s, cell in reversed(c.cells.items())}
+    for number, given in enumerate(answers, 1):
+        blocks += [f"## {number}. {escape(given.question.text)}", f"**{escape(given.verdict)}**"]
+        cells = {s: cell for c in given.question.contrasts for s, cell in reversed(c.cells.items())}
         if any(cells.values()):  # an empty picture says nothing
-            blocks.append(picture(dots(cells, question.metric, question.text), f"question-{number}"))
-        blocks += _details(question)
+            blocks.append(picture(dots(cells, given.claim.metric, given.question.text), f"question-{number}"))
+        blocks += _details(given)
+        blocks += [f"Next: <code>{escape(given.next_step)}</code>"] if given.next_step else []
     for sweep in runs.sweeps:
         if numbers := [[name, f"{value:.3g}"] for name, value in sweep.benchmark.items()]:
             what = "training step ÷ torch eager's, or share of BatchNorm in it"
@@ -106,12 +110,12 @@ def _write(runs: Collection, folder: Path) -> list[Question]:
             figures = enumerate(homework.figures(runs.of(sweep)), 1)
             blocks += [picture(figure, f"course-report-{number}") for number, figure in figures]
     blocks += ["## Provenance", *_provenance(runs, flags)]
-    blocks += ["## What is missing", *_missing(runs, asked, notes)]
+    blocks += ["## What is missing", *_missing(runs, answers, notes)]
     text = "\n\n".join(blocks) + "\n"
     (folder / "report.md").write_text(text)
     (folder / "report.html").write_text(page(text, title, folder))
     _write_csv(runs, folder / "results.csv")
-    return asked
+    return answers
 
 
 def escape(text: object) -> str:
@@ -153,6 +157,21 @@ def _by_setting(records: Iterable[Record], keys: Sequence[str]) -> Settings:
     return settings
 
 
+def _settings(settings: Settings, keys: Sequence[str]) -> list[str]:
+    """What changes from one setting to another beside ``keys``: a row a key; nothing where nothing does."""
+    runs = [records[0] for records in settings.values() if records]
+    every = dict.fromkeys(key for run in runs for key in run.settings)
+    changed = [k for k in every if len({run.settings.get(k) for run in runs}) > 1 and k not in keys]
+    labels = list(_labelled(settings, keys))
+    if not changed or len(labels) > 6:
+        return [escape(f"Beside {', '.join(keys)}, these change: {', '.join(changed)}.")] if changed else []
+    rows = [
+        ["what else changes", *labels],
+        *([key, *(r.settings.get(key, "–") for r in runs)] for key in changed),
+    ]
+    return [table(rows)]
+
+
 def _labelled(settings: Settings, keys: Sequence[str]) -> dict[str, Sequence[Record]]:
     """Settings that have runs, by a label of as few keys as tell them apart."""
     told = telling([record for records in settings.values() for record in records], keys)
@@ -181,25 +200,34 @@ def _summary(runs: Collection, flags: int) -> str:
     return f"{_counts(runs)}. Varied: {varied}. Seeds {seeds}; data {data}; epochs {epochs}.{flagged}"
 
 
-def _verdicts(asked: Iterable[Question]) -> str:
-    rows = [["", "verdict", "effect (95 % interval)", "n"]]
-    for question in asked:
-        every = question.contrasts
-        lines = [[f"– {question.name(c)}", c.verdict, question.effect(c), str(c.found.n)] for c in every]
-        first = [question.text, question.verdict, "", ""]
-        rows += [first, *lines] if len(lines) > 1 else [[question.text, *lines[0][1:]]]
+def _verdicts(answers: Iterable[Answer]) -> str:
+    rows = [["", "on", "verdict", "effect (95 % interval)", "seeds"]]
+    for given in answers:
+        if given.claim.is_benchmark:
+            rows.append([given.question.text, "", given.verdict, "", "1"])
+            continue
+        lines = [
+            [f"– {given.name(contrast)}", contrast.scope, f.verdict, given.effect(f), str(f.found.n)]
+            for contrast, f in zip(given.question.contrasts, given.findings, strict=True)
+        ]
+        first = [given.question.text, lines[0][1], given.verdict, "", ""]
+        rows += [first, *lines] if len(lines) > 1 else [[given.question.text, *first[1:3], *lines[0][3:]]]
     return table(rows)
 
 
-def _reading(asked: Sequence[Question]) -> str:
+def _reading(answers: Sequence[Answer]) -> str:
     """How the verdicts came about."""
-    tests = sum(not math.isnan(contrast.found.p) for question in asked for contrast in question.contrasts)
-    metrics = {question.metric for question in asked}
+    tests = sum(not math.isnan(finding.p) for given in answers for finding in given.findings)
+    metrics = {given.claim.metric for given in answers}
     lines = [
-        "n counts pairs: runs that share the seed and all that was varied but what is compared.",
-        "Intervals are those of the paired t-test; a verdict needs p < 0.05 after Holm's correction over all",
-        f"tests of this report ({tests}), for which the intervals are not widened.",
-        "Seeds needed are for 80 % power, should mean and spread stay.",
+        "Runs are compared within a data set and a seed; several pairs of one seed count as their",
+        "mean, so that the number of seeds is that of independent values.",
+        "Intervals are those of the paired t-test; a verdict needs p < 0.05 after correction over all",
+        f"comparisons of this report ({tests}), for which the intervals are not widened.",
+        "They cover what the seed decides (weights, order of batches, augmentation) on one split of the data",
+        "and one test set, and neither another split nor other test images.",
+        "Seeds needed are for 80 % power, should mean and spread stay, and one look when they are all there;",
+        "to look after each, sweep with sweep.until=decided.",
         "In the figures dots are runs, lines join the runs of a seed, diamonds are means with their 95 %",
         "interval; bands reach from the lowest to the highest run.",
         *(f"{metric} {meaning}." for metric, meaning in DERIVED.items() if metric in metrics),
@@ -219,30 +247,35 @@ def _results(settings: Settings, keys: Sequence[str]) -> str:
     return table(rows)
 
 
-def _details(question: Question) -> list[str]:
-    """Of each contrast the test, the pairs that it was made of and those that it lacks."""
+def _details(given: Answer) -> list[str]:
+    """Of each contrast the test, the pairs it was made of, those that it lacks, and what else differs."""
     blocks = []
-    for contrast in question.contrasts if not question.is_benchmark else ():
-        found, metric = contrast.found, question.metric
-        p = "" if math.isnan(found.p) else f", p = {found.p:.2g}, corrected {contrast.corrected:.2g}"
-        text = f"{question.name(contrast)}: {question.effect(contrast)}; n = {found.n}{p}"
-        text += f". Verdict: {contrast.verdict}."
+    for contrast, finding in zip(given.question.contrasts, given.findings, strict=True):
+        found, metric = finding.found, given.claim.metric
+        p = "" if math.isnan(found.p) else f", p = {found.p:.2g}, corrected {finding.p:.2g}"
+        p += f", by sign flips {sign_flips(list(contrast.seeds.values())):.2g}" if p else ""
+        text = f"{given.name(contrast)} on {contrast.scope}: {given.effect(finding)}; {found.n} seeds{p}"
+        text += f". Verdict: {finding.verdict}."
+        if contrast.across:
+            text += f" From one data set to the other {', '.join(contrast.across)} change as well."
         lone = [f"{' '.join(pair)} (no {', no '.join(lack)})" for pair, lack in contrast.unpaired.items()]
         text += f" {len(lone)} without partner: {'; '.join(lone)}." if lone else ""
         rows = [["pair", *contrast.terms, "effect"]]
         for pair, value in contrast.values.items():
             cells = [units.number(metric, cell[pair]) for cell in contrast.cells.values()]
-            rows.append([" ".join(pair), *cells, units.effect(metric, question.is_ratio, value)])
+            rows.append([" ".join(pair), *cells, units.effect(metric, given.claim.is_ratio, value)])
         blocks += [escape(text), *[table(rows)] * bool(found.n)]
+        if contrast.caveats:
+            blocks.append("\n".join(f"- Among these runs {escape(caveat)}" for caveat in contrast.caveats))
     return blocks
 
 
 def _provenance(runs: Collection, flags: Sequence[str]) -> list[str]:
-    facts = [[name, provenance.several(values)] for name, values in provenance.facts(runs.finished).items()]
+    facts = [[name, differences.several(v)] for name, v in differences.facts(runs.finished).items()]
     times = [str(r.provenance[key]) for r in runs.finished for key in ("start", "end") if key in r.provenance]
     trained = [["trained", f"{min(times)} to {max(times)}"]] if times else []
     sessions = [session for sweep in runs.sweeps for session in sweep.sessions]
-    commands = [f"{s.get('start')} at {provenance.code(s.get('git'))}: {s.get('command')}" for s in sessions]
+    commands = [f"{s.get('start')} at {differences.code(s.get('git'))}: {s.get('command')}" for s in sessions]
     commands += dict.fromkeys(str(record.provenance.get("command")) for record in runs.loose)
     return [
         "\n".join(f"- Flagged: {escape(flag)}" for flag in flags) or "Nothing flagged.",
@@ -251,9 +284,13 @@ def _provenance(runs: Collection, flags: Sequence[str]) -> list[str]:
     ]
 
 
-def _missing(runs: Collection, asked: Iterable[Question], notes: Iterable[str]) -> list[str]:
+def _missing(runs: Collection, answers: Iterable[Answer], notes: Iterable[str]) -> list[str]:
     rows = [[runs.names[r.folder], r.status, r.reason] for r in runs.records if r.status != "finished"]
-    for metric in dict.fromkeys(["test_acc", *(q.metric for q in asked if not q.is_benchmark)]):
+    for folder, kept in runs.repeats.items():
+        rows.append(
+            [runs.names[folder], "repeated", f"the same settings, data and seed as {runs.names[kept.folder]}"]
+        )
+    for metric in dict.fromkeys(["test_acc", *(a.claim.metric for a in answers if not a.claim.is_benchmark)]):
         lacking = [record for record in runs.finished if record.metric(metric) is None]
         rows += [[runs.names[record.folder], "finished", f"no finite {metric}"] for record in lacking]
     counts = ", ".join(f"{count} {status}" for status, count in Counter(row[1] for row in rows).items())

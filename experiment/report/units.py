@@ -1,59 +1,8 @@
-"""Numbers as people read them: accuracies in per cent, their differences in points, times in seconds."""
+"""Numbers as people read them, see :mod:`experiment.metrics.units`."""
 
-import math
-import statistics
-from collections.abc import Iterable
-
-WORDS = {"acc": "accuracy", "val": "validation", "train": "training", "flops": "FLOPs"}
-
-
-def name(metric: str) -> str:
-    """A metric in words, with its unit."""
-    words = " ".join(WORDS.get(word, word) for word in metric.split("_"))
-    return f"{words}, {unit(metric).strip()}".removesuffix(", ")
-
-
-def unit(metric: str, is_effect: bool = False) -> str:
-    """The unit behind a number, or a difference, of this metric, with a space that does not break."""
-    if "_acc" in metric:
-        return "\u00a0points" if is_effect or not metric.endswith("_acc") else "\u00a0%"
-    return "\u00a0s" if "seconds" in metric else ""
-
-
-def factor(metric: str) -> float:
-    """By which a metric is multiplied to be in its unit."""
-    return 100.0 if "_acc" in metric else 1.0
-
-
-def number(metric: str, value: float | None) -> str:
-    """A value with its unit; a dash where there is none."""
-    return "–" if value is None else _digits(metric, value) + unit(metric)
-
-
-def spread(metric: str, values: Iterable[float | None]) -> str:
-    """Mean ± standard deviation of the values that are there."""
-    there = [value for value in values if value is not None]
-    if len(set(there)) < 2:
-        return number(metric, there[0] if there else None)
-    mean, deviation = statistics.fmean(there), statistics.stdev(there)
-    parts = (_digits(metric, mean), "±", _digits(metric, deviation, like=mean) + unit(metric))
-    return "\u00a0".join(parts)
-
-
-def effect(metric: str, is_ratio: bool, value: float) -> str:
-    """The value of a contrast without unit: a signed difference, or the factor of logarithms."""
-    if metric.startswith("benchmark."):
-        return f"{value:.3g}"
-    return f"×{math.exp(value):.3g}" if is_ratio else _digits(metric, value, "+")
-
-
-def _digits(metric: str, value: float, sign: str = "", like: float | None = None) -> str:
-    """Accuracies to 0.01 %, all else to three digits, losses to four; or as many decimals as of ``like``."""
-    value *= factor(metric)
-    if "_acc" in metric:
-        return f"{value:{sign}.2f}"
-    size = abs(value if like is None else like)
-    if size >= 1000 or not math.isfinite(size) or size.is_integer():
-        return f"{value:{sign},.0f}"
-    digits = 4 if "loss" in metric else 3
-    return f"{value:{sign}.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
+from experiment.metrics.units import effect as effect
+from experiment.metrics.units import factor as factor
+from experiment.metrics.units import name as name
+from experiment.metrics.units import number as number
+from experiment.metrics.units import spread as spread
+from experiment.metrics.units import unit as unit

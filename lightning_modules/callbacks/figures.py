@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiment import figures
+from experiment.metrics.logits import confusion
+from lightning_modules.callbacks.checkpoint import BestAndLast
 from lightning_modules.callbacks.history import History
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
@@ -61,7 +63,8 @@ class Figures(Callback):
             subtitle = (
                 f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
             )
-            self._save(trainer, figures.training_curves(rows, folder.name, subtitle), "training_curves")
+            figure = figures.training_curves(rows, folder.name, subtitle, _beside_loss(trainer))
+            self._save(trainer, figure, "training_curves")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the mistakes of an earlier test."""
@@ -93,9 +96,9 @@ class Figures(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what the network takes for what."""
         assert isinstance(pl_module, Classifier)
-        counts = pl_module.confusion.compute().cpu().numpy()
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or pl_module.tested is None:
             return
+        counts = confusion(pl_module.tested.logits, pl_module.tested.labels)
         classes = _data(trainer).classes
         folder = Path(trainer.default_root_dir).name
         self._save(trainer, figures.confusion_matrix(counts, classes, folder), "confusion_matrix")
@@ -116,6 +119,16 @@ class Figures(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure(name, figure, trainer.global_step)
+
+
+def _beside_loss(trainer: Trainer) -> str:
+    """The metric that is drawn beside the loss: the monitored one, else the first of every epoch; or none."""
+    module = trainer.lightning_module
+    assert isinstance(module, Classifier)
+    keys = [metric.key for metric in module.metrics if metric.when == "epoch"]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    monitored = [c.monitor.removeprefix("val_") for c in callbacks if isinstance(c, BestAndLast)]
+    return next((key for key in [*monitored, *keys] if key in keys), "")
 
 
 def _data(trainer: Trainer) -> ImageDataModule:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from twins import ENGINE, batch, network, twins
+from torch_reference import ENGINE, batch, both, network
 
 from lightning_modules import bridge
 from lightning_modules.optim import CustomAdam
@@ -19,14 +19,14 @@ def assert_same_state(ours, theirs, tolerance=1e-9):
 
 
 def test_same_seed_same_names_same_weights():
-    pair = twins()
+    pair = both()
     assert_same_state(pair.ours, pair.theirs, 0)
     for name, parameter in pair.ours.named_parameters():
         assert type(parameter) is nn.Parameter, name
 
 
 def test_state_dicts_interchange_strictly():
-    pair = twins(torch.float32)
+    pair = both(torch.float32)
     x, _ = batch(torch.float32)
     pair.theirs(x)
     pair.ours.load_state_dict(pair.theirs.state_dict(), strict=True)
@@ -39,7 +39,7 @@ def test_state_dicts_interchange_strictly():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_values_gradients_and_statistics_are_torchs(training, memory_format):
-    pair = twins()
+    pair = both()
     x, _ = batch()
     results = []
     for model in (pair.ours, pair.theirs):
@@ -55,7 +55,7 @@ def test_values_gradients_and_statistics_are_torchs(training, memory_format):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=str)
 def test_fifty_adam_steps_in_lockstep(dtype, tolerance):
-    pair = twins(dtype)
+    pair = both(dtype)
     theirs = torch.optim.Adam(pair.theirs.parameters(), lr=1e-3)
     ours = CustomAdam(pair.ours.parameters(), lr=1e-3)
     loss_function = ENGINE.CrossEntropyLoss(label_smoothing=0.1)
@@ -71,18 +71,18 @@ def test_fifty_adam_steps_in_lockstep(dtype, tolerance):
 
 
 def test_every_module_alone_equals_the_fused_run():
-    pair = twins()
+    pair = both()
     x, _ = batch()
     fused = pair.ours(x)
     alone = copy.deepcopy(pair.theirs)
-    for module, twin in zip(pair.ours, alone, strict=True):
-        torch.testing.assert_close(module(x), twin(x), rtol=1e-9, atol=1e-9)
-        x = twin(x).detach()
+    for module, reference in zip(pair.ours, alone, strict=True):
+        torch.testing.assert_close(module(x), reference(x), rtol=1e-9, atol=1e-9)
+        x = reference(x).detach()
     torch.testing.assert_close(fused, x, rtol=1e-9, atol=1e-9)
 
 
 def test_hooks_see_what_passes_between_layers():
-    pair = twins()
+    pair = both()
     x, _ = batch()
     seen = {}
     for kind, model in vars(pair).items():
@@ -96,7 +96,7 @@ def test_hooks_see_what_passes_between_layers():
 
 
 def test_a_frozen_normalisation_in_a_training_network():
-    pair = twins()
+    pair = both()
     x, _ = batch()
     for model in vars(pair).values():
         model.train()
@@ -108,7 +108,7 @@ def test_a_frozen_normalisation_in_a_training_network():
 
 
 def test_copies_are_independent_and_pickle_keeps_everything():
-    model = twins().ours.eval()
+    model = both().ours.eval()
     x, _ = batch()
     expected = model(x)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -119,7 +119,7 @@ def test_copies_are_independent_and_pickle_keeps_everything():
 
 
 def test_accumulated_and_repeated_gradients():
-    pair = twins()
+    pair = both()
     for model in vars(pair).values():
         torch.manual_seed(1)
         for _ in range(2):
@@ -132,14 +132,14 @@ def test_accumulated_and_repeated_gradients():
 
 
 def test_backward_after_the_graph_is_freed_is_an_error():
-    loss = twins().ours(batch()[0]).sum()
+    loss = both().ours(batch()[0]).sum()
     loss.backward()
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
 
 
 def test_parameters_changed_before_backward_are_noticed():
-    model = twins().ours
+    model = both().ours
     loss = model(batch()[0]).sum()
     with torch.no_grad():
         model[0].weight += 1
@@ -148,14 +148,19 @@ def test_parameters_changed_before_backward_are_noticed():
 
 
 def test_double_backward_is_refused():
-    model = twins().ours
-    (grad,) = torch.autograd.grad(model(batch()[0]).square().sum(), model[0].weight, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+    model = both().ours
+    x = batch()[0].requires_grad_()
+    with pytest.raises(RuntimeError, match="create_graph=True"):  # the incoming gradient is a constant
+        torch.autograd.grad(model(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="create_graph=True"):
+        torch.autograd.functional.hessian(lambda x: model(x).sum(), x)
+    logits = torch.randn(3, 4, requires_grad=True)
+    with pytest.raises(RuntimeError, match="create_graph=True"):
+        torch.autograd.grad(ENGINE.CrossEntropyLoss()(logits, torch.arange(3)), logits, create_graph=True)
 
 
 def test_autocast_computes_in_float32_with_a_correct_gradient():
-    pair = twins(torch.float32)
+    pair = both(torch.float32)
     x, labels = batch(torch.float32)
     x = x.bfloat16()
     own, plain = x.clone().requires_grad_(), x.float().requires_grad_()
@@ -172,7 +177,7 @@ def test_autocast_computes_in_float32_with_a_correct_gradient():
 
 
 def test_inference_mode_and_no_grad():
-    pair = twins()
+    pair = both()
     x, _ = batch()
     for context in (torch.inference_mode, torch.no_grad):
         with context():
@@ -203,7 +208,7 @@ def test_losses_on_torchs_logits(kind):
         log_pt = functional.log_softmax(logits, 1).gather(1, labels[:, None])
         expected = (-0.5 * (1 - log_pt.exp()) ** 1.5 * log_pt).mean()
     else:
-        loss = bridge.CustomCrossEntropyLoss(0.2)(logits, labels)
+        loss = bridge.CustomCrossEntropyLoss(label_smoothing=0.2)(logits, labels)
         expected = functional.cross_entropy(logits, labels, label_smoothing=0.2)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
     (mine,) = torch.autograd.grad(2 * loss, logits)
@@ -212,7 +217,7 @@ def test_losses_on_torchs_logits(kind):
 
 
 def adams(dtype=torch.float64):
-    pair = twins(dtype)
+    pair = both(dtype)
     settings = {"lr": 0.01, "weight_decay": 0.1}
     return (
         pair,
@@ -264,10 +269,46 @@ IMAGES = torch.zeros(2, 3, 5, 5)
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda nn: nn.Conv2d(4, 4, 3, groups=2), r"Conv2d\(.*\): expected groups=1, got 2"),
-        (lambda nn: nn.Conv2d(4, 4, 3, padding="same"), r"expected padding in pixels, got 'same'"),
+        (
+            lambda nn: nn.Conv2d(4, 4, 3, padding_mode="circular"),
+            r"expected padding_mode='zeros', got 'circular'",
+        ),
+        (lambda nn: nn.Conv2d(4, 4, 3, stride=0), r"Conv2d\(.*\): expected stride of at least 1"),
+        (lambda nn: nn.Conv2d(4, 4, 0), r"Conv2d\(.*\): expected kernel_size of at least 1"),
+        (lambda nn: nn.Conv2d(4, 4, -1), r"Conv2d: expected settings of torch.nn.Conv2d, got .*negative"),
+        (lambda nn: nn.Conv2d(4, 4, (3,)), r"Conv2d\(.*\): expected kernel_size of at least 1"),
+        (lambda nn: nn.Conv2d(4, 4, 3, padding=-1), r"Conv2d\(.*\): expected padding of at least 0"),
+        (lambda nn: nn.MaxPool2d(0), r"MaxPool2d\(.*\): expected kernel_size of at least 1"),
+        (
+            lambda nn: nn.AdaptiveAvgPool2d([2, None]),
+            r"expected output_size of at least 1, .* got \(2, None\)",
+        ),
         (lambda nn: nn.BatchNorm2d(4, affine=False), r"BatchNorm2d\(.*\): expected affine=True, got False"),
-        (lambda nn: nn.BatchNorm2d(4, momentum=None), r"BatchNorm2d\(.*\): expected a momentum, got None"),
+        (lambda nn: nn.LayerNorm((3, 4)), r"LayerNorm\(.*\): expected a normalized_shape of one number, got"),
+        (lambda nn: nn.GELU("tanh"), r"GELU\(.*\): expected approximate='none', got 'tanh'"),
+        (lambda nn: nn.Softmax(0), r"Softmax\(dim=0\): expected dim=1, the classes"),
+        (
+            lambda nn: nn.CrossEntropyLoss(label_smoothing=2),
+            r"expected a number label_smoothing in \[0, 1\], got 2",
+        ),
+        (
+            lambda nn: nn.CrossEntropyLoss(reduction="all"),
+            r"expected reduction one of mean, sum, none, got 'all'",
+        ),
+        (lambda nn: nn.FocalLoss(alpha=-1), r"FocalLoss: expected a number alpha of at least 0, got -1"),
+        (lambda nn: nn.Tahn, r"engine auto: expected a layer such as Tanh, got 'Tahn'"),
+        (
+            lambda nn: nn.Conv2d(3, 4, 3)(IMAGES[0]),
+            r"expected a tensor \(batch, channels, height, width\), got shape \(3, 5, 5\)",
+        ),
+        (
+            lambda nn: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))(IMAGES),
+            r"Linear\(.*\): expected a tensor \(batch, features\), got shape \(2, 3, 5, 5\)",
+        ),
+        (
+            lambda nn: nn.Conv2d(3, 4, 3)(IMAGES[:0]),
+            r"at least one entry along every axis, got shape \(0, 3, 5, 5\)",
+        ),
         (lambda nn: nn.MaxPool2d(2, ceil_mode=True), r"expected ceil_mode=False, got True"),
         (lambda nn: nn.AvgPool2d(2, count_include_pad=False), r"expected count_include_pad=True, got False"),
         (
@@ -294,7 +335,7 @@ IMAGES = torch.zeros(2, 3, 5, 5)
         ),
         (lambda nn: bridge.namespace("fpga"), r"engine: expected one of auto, numpy, cupy, got 'fpga'"),
         (
-            lambda nn: nn.Conv2d(3, 4, 3, engine="cupy")(IMAGES),
+            lambda nn: bridge.cupy.Conv2d(3, 4, 3)(IMAGES),
             r"expected a tensor on cuda for engine cupy, got cpu",
         ),
     ],
@@ -313,7 +354,7 @@ def test_engine_cupy_without_a_gpu_is_an_error():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_all_is_as_in_torch():
-    pair = twins()
+    pair = both()
     x, labels = (tensor.cuda() for tensor in batch())
     losses = []
     for model, optimizer in ((pair.ours.cuda(), CustomAdam), (pair.theirs.cuda(), torch.optim.Adam)):

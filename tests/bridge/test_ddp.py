@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from twins import batch, twins
+from torch_reference import batch, both
 
 
 def _gradients_of_a_share(rank, folder):
@@ -21,7 +21,7 @@ def _gradients_of_a_share(rank, folder):
 
 
 def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path):
-    model = twins().ours.eval()  # in training, each process would normalise by its own half
+    model = both().ours.eval()  # in training, each process would normalise by its own half
     x, labels = batch(size=8)
     torch.save((model, x, labels), tmp_path / "task.pt")
     torch.multiprocessing.spawn(_gradients_of_a_share, (tmp_path,), nprocs=2)

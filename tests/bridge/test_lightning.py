@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
-from twins import ENGINE, batch, network
+from torch_reference import ENGINE, batch, network
 
 from lightning_modules.optim import CustomAdam
 

@@ -1,4 +1,4 @@
-"""Every layer beside its twin in torch, in shapes drawn by hypothesis."""
+"""Every layer beside its torch reference, in shapes drawn by hypothesis."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import custom_backend as cb
 
 class Case(NamedTuple):
     layer: cb.Layer
-    twin: nn.Module
+    reference: nn.Module
     shape: tuple[int, ...]  # of the input, batch first
 
 
@@ -76,11 +76,11 @@ def norm_act_pool(draw: Any) -> Case:
     shape = draw(images().filter(lambda s: s[0] * s[2] * s[3] > 1))
     slope = draw(st.sampled_from([0.01, 0.3]))
     layers = [cb.BatchNorm2d(shape[1]), cb.LeakyReLU(slope)]
-    twins = [nn.BatchNorm2d(shape[1]), nn.LeakyReLU(slope)]
+    references = [nn.BatchNorm2d(shape[1]), nn.LeakyReLU(slope)]
     if min(shape[2:]) >= 2 and draw(st.booleans()):
         layers.append(cb.MaxPool2d(2))
-        twins.append(nn.MaxPool2d(2))
-    return Case(cb.Sequential(*layers), nn.Sequential(*twins), shape)
+        references.append(nn.MaxPool2d(2))
+    return Case(cb.Sequential(*layers), nn.Sequential(*references), shape)
 
 
 @st.composite
@@ -92,7 +92,7 @@ def linear(draw: Any) -> Case:
 
 @st.composite
 def pointwise(draw: Any) -> Case:
-    layer, twin = draw(
+    layer, reference = draw(
         st.sampled_from(
             [
                 (cb.ReLU(), nn.ReLU()),
@@ -105,7 +105,7 @@ def pointwise(draw: Any) -> Case:
             ]
         )
     )
-    return Case(layer, twin, draw(images()))
+    return Case(layer, reference, draw(images()))
 
 
 @st.composite
@@ -132,16 +132,16 @@ CASES = {
 }
 
 
-def state_of(twin: nn.Module) -> dict[str, np.ndarray]:
-    """A copy of the twin's state as arrays."""
-    return {name: tensor.detach().clone().numpy() for name, tensor in twin.state_dict().items()}
+def state_of(reference: nn.Module) -> dict[str, np.ndarray]:
+    """A copy of the reference's state as arrays."""
+    return {name: tensor.detach().clone().numpy() for name, tensor in reference.state_dict().items()}
 
 
-def randomised(twin: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The twin in `dtype` with every parameter and running statistic away from its special initial value."""
-    twin = twin.to(dtype)
+def randomised(reference: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The module in `dtype`, every parameter and statistic away from its special initial value."""
+    reference = reference.to(dtype)
     with torch.no_grad():
-        for name, tensor in twin.state_dict().items():
+        for name, tensor in reference.state_dict().items():
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand_like(tensor) + 0.5 if "var" in name else torch.randn_like(tensor))
-    return twin
+    return reference

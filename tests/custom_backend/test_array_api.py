@@ -1,4 +1,4 @@
-"""The plain text keeps to the array API standard, and to the device that its input is on."""
+"""The reference implementations keep to the array API standard, and to the device that its input is on."""
 
 import numpy as np
 import pytest

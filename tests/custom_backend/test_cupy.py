@@ -1,12 +1,13 @@
 """What can be known about the CuPy path on a machine without a GPU."""
 
 import ast
+import importlib
 import shutil
 from pathlib import Path
 
+import fake_cupy
 import numpy as np
 import pytest
-import stand_in
 import torch
 from cases import CASES, randomised, state_of
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from test_network import networks
 
 import custom_backend as cb
-from custom_backend.array import fastest
+from custom_backend.array import resolve_kernel
 from custom_backend.functional.normalization import norm_act_pool_forward
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -24,14 +25,7 @@ def test_every_name_exists_in_cupy():
     cupy = pytest.importorskip("cupy")
     used = set()
     for file in Path(cb.__file__).parent.rglob("*.py"):
-        if file.name in (
-            "numpy_forms.py",
-            "numba_forms.py",
-            "compiled.py",
-            "im2col.py",
-            "winograd.py",
-            "memory.py",
-        ):
+        if file.parent.name == "kernels" and file not in fake_cupy.CUDA_FILES:
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute):
@@ -50,11 +44,13 @@ def test_every_kernel_compiles_for_a_gpu(architecture, dtype):
     from cupy._core import _carray, _kernel, core
     from cupy_backends.cuda.libs import nvrtc
 
-    from custom_backend.kernels import cuda_forms
+    for module in fake_cupy.CUDA_MODULES:
+        importlib.import_module(module)
+    from custom_backend.kernels.elementwise import CUDA_KERNELS
 
     options = core.assemble_cupy_compiler_options((f"--gpu-architecture={architecture}", "--std=c++17"))
-    assert len(cuda_forms.KERNELS) >= 8
-    for kernel in cuda_forms.KERNELS.values():
+    assert len(CUDA_KERNELS) >= 8
+    for kernel in CUDA_KERNELS.values():
         info = []
         for parameter in kernel.params:
             kind = np.dtype(parameter.dtype or dtype)
@@ -88,10 +84,10 @@ def test_every_layer_with_the_kernels_compiled_for_the_cpu(kind, tmp_path_factor
     def compare(data):
         case, training = data.draw(CASES[kind]), data.draw(st.booleans())
         torch.manual_seed(data.draw(st.integers(0, 99)))
-        twin = randomised(case.twin, torch.float64).train(training)
-        state = {name: cupy.asarray(array) for name, array in state_of(twin).items()}
+        reference = randomised(case.reference, torch.float64).train(training)
+        state = {name: cupy.asarray(array) for name, array in state_of(reference).items()}
         x = torch.randn(case.shape, dtype=torch.float64).round(decimals=1).requires_grad_()
-        expected = twin(x)
+        expected = reference(x)
         grad = torch.randn_like(expected)
         expected.backward(grad)
         y, saved = case.layer.forward(state, cupy.asarray(x.detach().numpy().transpose(*order(x))), training)
@@ -99,22 +95,22 @@ def test_every_layer_with_the_kernels_compiled_for_the_cpu(kind, tmp_path_factor
         close = {"rtol": 1e-9, "atol": 1e-9}
         np.testing.assert_allclose(y.hidden, expected.detach().numpy().transpose(*order(y)), **close)
         np.testing.assert_allclose(grad_x.hidden, x.grad.numpy().transpose(*order(x)), **close)
-        for name, parameter in twin.named_parameters():
+        for name, parameter in reference.named_parameters():
             np.testing.assert_allclose(gradients[name].hidden, parameter.grad, **close)
-        for name, tensor in twin.state_dict().items():
+        for name, tensor in reference.state_dict().items():
             np.testing.assert_allclose(state[name].hidden, tensor, **close)
 
     def order(tensor):
         return (*range(1, tensor.ndim), 0)
 
-    with stand_in.installed(folder) as cupy:
+    with fake_cupy.installed(folder) as cupy:
         compare()
 
 
 @needs_compiler
-def test_the_network_trains_through_the_stand_in_as_through_numpy(tmp_path):
-    network, twin = networks()
-    start = {name: tensor.numpy().copy() for name, tensor in twin.state_dict().items()}
+def test_the_network_trains_through_the_fake_cupy_as_through_numpy(tmp_path):
+    network, reference = networks()
+    start = {name: tensor.numpy().copy() for name, tensor in reference.state_dict().items()}
     rng = np.random.default_rng(0)
     batches = [
         (rng.normal(size=(2, 11, 11, 8)).astype(np.float32), rng.integers(5, size=8)) for _ in range(5)
@@ -129,9 +125,9 @@ def test_the_network_trains_through_the_stand_in_as_through_numpy(tmp_path):
             losses.append(float(loss))
         return losses
 
-    with stand_in.installed(tmp_path) as cupy:
+    with fake_cupy.installed(tmp_path) as cupy:
         losses = train(cupy.asarray)
-        assert fastest(norm_act_pool_forward.__wrapped__, "cupy").__module__ == stand_in.FORMS
+        assert resolve_kernel(norm_act_pool_forward.__wrapped__, "cupy").__module__ in fake_cupy.CUDA_MODULES
         dropped, _ = cb.Dropout(0.5).forward({}, cupy.asarray(np.ones((9, 9))), True, rng)
         assert set(np.unique(dropped.hidden)) == {0, 2}
         with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""The machinery under the NumPy forms: memory, threads."""
+"""The machinery under the kernels: memory, threads."""
 
 import gc
 import threading
@@ -41,7 +41,7 @@ def test_the_pool_is_bounded(monkeypatch):
     assert 0 < memory.held() <= 1 << 20
 
 
-def test_every_share_is_worked_on_once(monkeypatch):
+def test_every_chunk_is_worked_on_once(monkeypatch):
     monkeypatch.setattr(parallel, "threads", lambda: 3)
     done, workers = np.zeros(10), set()
 
@@ -56,7 +56,7 @@ def test_every_share_is_worked_on_once(monkeypatch):
     assert done.tolist() == [3] * 10
 
 
-def test_blas_keeps_to_one_thread_only_while_the_work_is_shared(monkeypatch):
+def test_blas_keeps_to_one_thread_only_while_work_is_shared_out(monkeypatch):
     monkeypatch.setattr(parallel, "threads", lambda: 2)
 
     def blas_threads():
@@ -70,7 +70,7 @@ def test_blas_keeps_to_one_thread_only_while_the_work_is_shared(monkeypatch):
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_in_a_share_is_raised(monkeypatch, failing):
+def test_an_error_in_a_chunk_is_raised(monkeypatch, failing):
     monkeypatch.setattr(parallel, "threads", lambda: 2)
 
     def kernel(start, stop):

@@ -1,6 +1,6 @@
-"""Every layer against torch and against numerical derivatives, in every form."""
+"""Every layer against torch and against numerical derivatives, with every set of kernels."""
 
-import forms
+import kernel_sets
 import numpy as np
 import pytest
 import torch
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.parametrize("kind", CASES)
-each_form = pytest.mark.parametrize("form", forms.FORMS)
+each_kernel_set = pytest.mark.parametrize("kernels", kernel_sets.KERNEL_SETS)
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4}
 
 
@@ -18,51 +18,51 @@ def batch_last(tensor):
     return np.moveaxis(tensor.detach().numpy(), 0, -1)
 
 
-@each_form
+@each_kernel_set
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @settings(deadline=None, max_examples=12)
 @given(data=st.data())
-def test_parity_with_torch(kind, form, dtype, data):
+def test_parity_with_torch(kind, kernels, dtype, data):
     case = data.draw(CASES[kind])
     training, ties = data.draw(st.booleans()), data.draw(st.booleans())
     torch.manual_seed(data.draw(st.integers(0, 99)))
-    twin = randomised(case.twin, dtype).train(training)
-    state, x = state_of(twin), torch.randn(case.shape, dtype=dtype)
+    reference = randomised(case.reference, dtype).train(training)
+    state, x = state_of(reference), torch.randn(case.shape, dtype=dtype)
     if ties:
         x = x.round()
     x.requires_grad_()
-    expected = twin(x)
+    expected = reference(x)
     grad = torch.randn_like(expected)
     expected.backward(grad)
-    with forms.using(form):
+    with kernel_sets.using(kernels):
         y, saved = case.layer.forward(state, batch_last(x), training)
         grad_x, gradients = case.layer.backward(saved, batch_last(grad))
     close = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
     np.testing.assert_allclose(y, batch_last(expected), **close)
     np.testing.assert_allclose(grad_x, batch_last(x.grad), **close)
-    parameters = dict(twin.named_parameters())
+    parameters = dict(reference.named_parameters())
     assert gradients.keys() == parameters.keys()
     for name, parameter in parameters.items():
         np.testing.assert_allclose(gradients[name], parameter.grad, **close)
-    assert set(case.layer.names) == set(twin.state_dict())
-    for name, tensor in twin.state_dict().items():
+    assert set(case.layer.names) == set(reference.state_dict())
+    for name, tensor in reference.state_dict().items():
         np.testing.assert_allclose(state[name], tensor, **close)
     assert y.dtype == grad_x.dtype == batch_last(x).dtype
 
 
-@each_form
+@each_kernel_set
 @settings(deadline=None, max_examples=6)
 @given(data=st.data())
-def test_gradient_along_random_directions(kind, form, data):
+def test_gradient_along_random_directions(kind, kernels, data):
     case = data.draw(CASES[kind])
     torch.manual_seed(data.draw(st.integers(0, 99)))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    state = state_of(randomised(case.twin, torch.float64))
+    state = state_of(randomised(case.reference, torch.float64))
     x = rng.permutation(np.linspace(-2, 2, np.prod(case.shape)) + 0.01).reshape(
         *case.shape[1:], case.shape[0]
     )
     trained = [name for name in state if name.rpartition(".")[2] in ("weight", "bias")]
-    with forms.using(form):
+    with kernel_sets.using(kernels):
         y, saved = case.layer.forward(state, x, training=True)
         weights = rng.normal(size=y.shape)  # L = Σ weights · y
         grad_x, gradients = case.layer.backward(saved, weights)

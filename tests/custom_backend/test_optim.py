@@ -28,22 +28,22 @@ def test_parity_with_torch(kind, dtype, tolerance, seed, steps):
     torch.manual_seed(seed)
     weight = torch.randn(3, 4, dtype=dtype).requires_grad_()
     parameters = {"weight": weight.detach().clone().numpy()}
-    optimizer, twin = ours(**hyperparameters), theirs([weight], **hyperparameters)
+    optimizer, reference = ours(**hyperparameters), theirs([weight], **hyperparameters)
     for _ in range(steps):
         weight.grad = torch.randn_like(weight)
         optimizer.step(parameters, {"weight": weight.grad.numpy()})
-        twin.step()
+        reference.step()
     np.testing.assert_allclose(parameters["weight"], weight.detach(), rtol=tolerance, atol=tolerance)
 
 
 def test_adam_state_is_torchs():
     weight = torch.ones(2).requires_grad_()
-    twin = torch.optim.Adam([weight])
+    reference = torch.optim.Adam([weight])
     weight.grad = torch.tensor([0.5, -2.0])
-    twin.step()
+    reference.step()
     optimizer = cb.Adam()
     optimizer.step({"w": np.ones(2, np.float32)}, {"w": weight.grad.numpy()})
-    expected = twin.state[weight]
+    expected = reference.state[weight]
     assert optimizer.state["w"].keys() == expected.keys()
     for name, value in optimizer.state["w"].items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-6)

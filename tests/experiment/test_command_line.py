@@ -24,7 +24,7 @@ MISTAKES = {
     "seed=one": ["seed=one", "int in"],
     "optimizer.momentum=0.9": ["the chosen optimizer has no such key", "optimizer.betas"],
     "model.dropout=0,0.5": ["several values are a sweep: add -m"],
-    "+callbacks.mine._target_=os.system": ["only names from"],
+    "+callbacks.mine._target_=os.system": ["only classes of torch.nn"],
     "callbacks.figures.colour=red": ["no such key"],
     "model.dropout": ["model.dropout"],
     "model=null": ["no such option"],

@@ -1,6 +1,7 @@
 """The run folder: unique, whole or not there, readable by its own means."""
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -299,11 +300,15 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_results_hold_no_nan(tmp_path):
+def test_a_result_that_is_no_finite_number_is_null_with_a_word(tmp_path):
     run = Run.create(CONFIG, tmp_path, "run")
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        run.write_json("x.json", {"loss": float("nan")})
-    assert not (run.folder / "x.json").exists()
+    run.finish("finished", test_loss=math.inf, nested={"list": [1.0, math.nan]})
+    text = (run.folder / "results.json").read_text()
+    assert "Infinity" not in text
+    assert "NaN" not in text
+    assert run.status == "finished"
+    assert (run.results["test_loss"], run.results["nested"]) == (None, {"list": [1.0, None]})
+    assert run.results["not_finite"] == {"test_loss": "inf", "nested.list.1": "nan"}
 
 
 def test_summary():

@@ -31,7 +31,7 @@ def network(nn: Any, dropout: float = 0.0) -> Any:
     )
 
 
-def twins(dtype: torch.dtype = torch.float64) -> SimpleNamespace:
+def both(dtype: torch.dtype = torch.float64) -> SimpleNamespace:
     torch.manual_seed(0)
     theirs = network(nn).to(dtype)
     torch.manual_seed(0)

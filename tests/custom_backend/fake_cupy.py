@@ -1,4 +1,4 @@
-"""A strict stand-in for CuPy on the CPU.
+"""A strict fake of CuPy on the CPU.
 
 Its arrays refuse to meet NumPy's and to become them; it has only the names that the real CuPy has, where that
 is installed; its kernels are the real kernels' bodies, compiled by g++.
@@ -18,10 +18,13 @@ from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+from kernel_sets import forget
 
 from custom_backend import array
 
-FORMS = "custom_backend.kernels.cuda_forms"
+KERNELS = Path(array.__file__).parent / "kernels"
+CUDA_FILES = [*KERNELS.glob("*_cuda.py"), KERNELS / "elementwise.py"]
+CUDA_MODULES = [f"custom_backend.kernels.{file.stem}" for file in CUDA_FILES]
 
 
 class ndarray:
@@ -162,7 +165,7 @@ class _Generator:
 
 
 def asarray(value):
-    """The one door from NumPy."""
+    """The one way in from NumPy."""
     return ndarray(np.array(value))
 
 
@@ -186,7 +189,7 @@ class _Module(types.ModuleType):
 
 @contextmanager
 def installed(folder: Path) -> Iterator[types.ModuleType]:
-    """In the place of CuPy, while the context lasts."""
+    """As CuPy, while the context lasts."""
     module = _Module("cupy")
     try:
         module.real = importlib.import_module("cupy")
@@ -196,13 +199,11 @@ def installed(folder: Path) -> Iterator[types.ModuleType]:
     ElementwiseKernel.folder = folder
     module.ndarray, module.ElementwiseKernel, module.asarray = ndarray, ElementwiseKernel, asarray
     module.random = SimpleNamespace(Generator=_Generator, Philox4x3210=lambda seed: seed)
-    before = sys.modules.pop(FORMS, None)
     with mock.patch.dict(sys.modules, cupy=module):
-        array.fastest.cache_clear()
+        for name in CUDA_MODULES:
+            sys.modules.pop(name, None)
+        forget()
         try:
             yield module
         finally:
-            array.fastest.cache_clear()
-            sys.modules.pop(FORMS, None)
-            if before is not None:
-                sys.modules[FORMS] = before
+            forget()
