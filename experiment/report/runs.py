@@ -214,6 +214,9 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
         raise ValueError(f"has no {' and no '.join(absent)}")
     run = Run(folder)
     config, provenance, results, rows = flatten(run.config), run.provenance, run.results, run.metrics
+    # what is asked of a run is no setting of it
+    config = {key: value for key, value in config.items() if key.partition(".")[0] != "metrics"}
+    provenance.get("choices", {}).pop("metrics", None)
     learn(results.get("metrics", {}))
     status = str(provenance["status"])
     reason = {"running": "or killed", "pending": "not started yet"}.get(status, str(results.get("error", "")))
@@ -224,7 +227,8 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
         if len(rows) != results["epochs"]:
             raise ValueError(f"metrics.csv has {len(rows)} epochs, results.json {results['epochs']}")
         if rows:
-            rises = np.diff([math.nan if row["val_acc"] is None else row["val_acc"] for row in rows])
+            accuracies = [row.get("val_acc") for row in rows]
+            rises = np.diff([math.nan if accuracy is None else accuracy for accuracy in accuracies])
             results["val_acc_falls"] = float(np.maximum(0, -rises).sum())  # keeps NaN, which max() does not
             results["seconds_per_epoch"] = results["train_seconds"] / len(rows)
     return Record(folder, status, reason, overrides, config, results, rows, provenance)
