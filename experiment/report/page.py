@@ -295,21 +295,16 @@ def _results(settings: Settings, keys: Sequence[str]) -> str:
     every = [record.results for records in settings.values() for record in records]
     first, *more = dict.fromkeys(key for results in every for key in metric_keys(results)) or ["loss"]
     test, order = f"test_{first}", (max, min)[:: row(first).sign]
-    metrics = (
-        *(f"test_{key}" for key in more),
-        f"val_{first}",
-        "train_seconds",
-        "flops_per_image",
-        "parameters",
-    )
-    names = ["n", row(test).words, "best", "worst", *(row(f"test_{key}").words for key in more)]
+    others = [f"test_{key}" for key in more]
+    metrics = (*others, f"val_{first}", "train_seconds", "flops_per_image", "parameters")
+    names = ["n", row(test).words, "best", "worst", *(row(metric).words for metric in others)]
     names += ["validation", "training", "FLOPs/image", "parameters"]
     rows: list[Sequence[object]] = [[*keys, *names]]
     for setting, records in settings.items():
         found = [value for record in records if (value := record.metric(test)) is not None]
         extremes = [units.number(test, f(found, default=None)) for f in order]
-        others = [units.spread(metric, [record.metric(metric) for record in records]) for metric in metrics]
-        rows.append([*setting, len(records), units.spread(test, found), *extremes, *others])
+        means = [units.spread(metric, [record.metric(metric) for record in records]) for metric in metrics]
+        rows.append([*setting, len(records), units.spread(test, found), *extremes, *means])
     return table(rows)
 
 
