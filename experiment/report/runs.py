@@ -214,11 +214,11 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
         raise ValueError(f"has no {' and no '.join(absent)}")
     run = Run(folder)
     config, provenance, results, rows = flatten(run.config), run.provenance, run.results, run.metrics
+    status = str(provenance["status"])
     # what is asked of a run is no setting of it
     config = {key: value for key, value in config.items() if key.partition(".")[0] != "metrics"}
     provenance.get("choices", {}).pop("metrics", None)
     learn(results.get("metrics", {}))
-    status = str(provenance["status"])
     reason = {"running": "or killed", "pending": "not started yet"}.get(status, str(results.get("error", "")))
     if status == "finished":
         int(config["seed"])
