@@ -531,6 +531,8 @@ class CustomMSELoss(nn.MSELoss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Two tensors of one shape to the mean, the sum or the square of each difference."""
         require(input.shape == target.shape, "MSELoss", f"a target {tuple(input.shape)}", tuple(target.shape))
+        if target.requires_grad:  # the library knows the gradient by the first alone
+            input, target = input - target, torch.zeros_like(target)
         functions = (loss.mse_loss_forward, loss.mse_loss_backward)
         return _apply_loss("MSELoss", functions, input, target, self.reduction, layout="")
 
