@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-from experiment.command_line import assignments, door
+from experiment.command_line import assignments
+from experiment.entry_point import entry_point, invocation, loading
 from experiment.errors import UserError
 from experiment.run import Run
 from experiment.schema import Knob
 
-USAGE = "python export.py run=outputs/NAME format=onnx|safetensors|torch_export [ckpt=best] [out=FILE]"
+USAGE = f"{invocation('export')} run=outputs/NAME format=onnx|safetensors|torch_export [ckpt=best] [out=FILE]"
 KNOBS = {
     "run": Knob("str", "folder of a run"),
     "format": Knob("str", "of the file", choices=("onnx", "safetensors", "torch_export")),
@@ -19,6 +20,7 @@ KNOBS = {
 }
 
 
+@entry_point
 def main() -> None:
     """Export, compare with the classifier and say how far apart the two are."""
     given = assignments(sys.argv[1:], KNOBS, USAGE)
@@ -27,7 +29,8 @@ def main() -> None:
     images, out = (Path(given[key]) if given[key] else None for key in ("images", "out"))
     if images and not images.exists():
         raise UserError(f"images={images} does not exist: give an image or a folder of images")
-    from lightning_modules.export import export  # imports torch and lightning: seconds
+    with loading():
+        from lightning_modules.export import export
 
     done = export(run, checkpoint, given["format"], out, images, given["data.root"])
     print(f"{'compared on':<21}{done.images}")
@@ -36,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    door(main)
+    main()

@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-from experiment.command_line import assignments, door
+from experiment.command_line import assignments
+from experiment.entry_point import entry_point, invocation, loading
 from experiment.errors import UserError
 from experiment.run import Run
 from experiment.schema import Knob
 
-USAGE = "python predict.py run=outputs/NAME images=PATH [ckpt=best|last|PATH] [out=FOLDER]"
+USAGE = f"{invocation('predict')} run=outputs/NAME images=PATH [ckpt=best|last|PATH] [out=FOLDER]"
 KNOBS = {
     "run": Knob("str", "folder of a run"),
     "images": Knob("str", "an image or a folder of images, of any depth, size and mode"),
@@ -17,6 +18,7 @@ KNOBS = {
 }
 
 
+@entry_point
 def main() -> None:
     """Classify, print the table; an image that cannot be read costs the exit code, not the others."""
     given = assignments(sys.argv[1:], KNOBS, USAGE)
@@ -26,7 +28,8 @@ def main() -> None:
     if not (given["images"] and images.exists()):
         raise UserError(f"images={given['images']} does not exist: give an image or a folder of images")
     folder = Path(given["out"]) if given["out"] else run.folder / "predictions"
-    from lightning_modules.prediction import predict, table  # imports torch and lightning: seconds
+    with loading():
+        from lightning_modules.prediction import predict, table
 
     rows, problems = predict(run, checkpoint, images, folder)
     print(table(rows, images if images.is_dir() else images.parent))
@@ -38,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    door(main)
+    main()

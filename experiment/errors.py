@@ -4,5 +4,5 @@
 class UserError(Exception):
     """A mistake the user can mend: the message says what was wrong, where, and what to do next.
 
-    The command-line doors print the message alone, without a traceback, and exit with code 1.
+    The entry points print the message alone, without a traceback, and exit with code 1.
     """

@@ -5,10 +5,8 @@ one run folder a job, whose name ends in a digest of the job's configuration: th
 again, a changed configuration is another job.
 """
 
-import fcntl
-import hashlib
 import json
-import os
+import logging
 import shlex
 import statistics
 import sys
@@ -21,26 +19,20 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from experiment.config import digest
+from experiment.entry_point import invocation
 from experiment.errors import UserError
-from experiment.run import Run, command, git_state, now
+from experiment.provenance import command, git_state, now
+from experiment.results import headline, shown
+from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
 
 FORMAT_VERSION = 1
 """Of ``sweep.json``; raised when a key changes its meaning."""
 
-ENDED = ("finished", "interrupted", "failed")
-
-
-def run_config(composed: DictConfig) -> DictConfig:
-    """What of a composed configuration is the run's: all but the sweep around it, ``data.root`` absolute."""
-    keys = [str(key) for key in composed if key not in ("sweep", "hydra")]
-    config = OmegaConf.masked_copy(composed, keys)
-    OmegaConf.resolve(config)
-    if config.data.root is not None:
-        config.data.root = str(Path(config.data.root).expanduser().absolute())
-    return config
+log = logging.getLogger(__name__)
 
 
 def problems_in_sweep(config: DictConfig) -> list[str]:
@@ -49,24 +41,6 @@ def problems_in_sweep(config: DictConfig) -> list[str]:
     if config.trainer.strategy == "ddp":
         wrong.append("trainer.strategy=ddp: a sweep gives each job one device; run this job alone")
     return wrong
-
-
-def choices(hydra_config: DictConfig) -> dict[str, str]:
-    """Group → option of a configuration, from its ``hydra`` node, without the groups of Hydra itself."""
-    chosen = hydra_config.runtime.choices
-    return {str(group): option for group, option in chosen.items() if "hydra/" not in group and option}
-
-
-def digest(config: DictConfig) -> str:
-    """Eight hexadecimal digits for all of ``config`` that a result depends on."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    for key in ("name", "output_dir", "resume"):
-        del plain[key]
-    del plain["data"]["download"]
-    if plain["data"]["dataset"] != "image_folder":  # a data set with a name is the same wherever it lies
-        del plain["data"]["root"]
-    plain = json.loads(json.dumps(plain), parse_int=float)  # 0 and 0.0 mean the same
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class Job:
@@ -88,25 +62,29 @@ class Job:
         before = next(parent.glob(f"*-{self.digest}"), None)
         name = self.label.replace(" ", ",").replace("/", "_")[:120]
         self.run = Run(before or parent / f"{name}-{self.digest}")
+        self.run.is_job = True
 
     @property
     def status(self) -> str:
-        """As :attr:`Run.status`, but ``killed`` where nobody is training what is said to run."""
-        if not self.run.folder.is_dir():
-            return "pending"
-        status = self.run.status
-        return "killed" if status == "running" and not self.run.is_busy else status
+        """As :attr:`Run.state`, where ``diverged`` is a way to have ``failed``."""
+        state = self.run.state
+        return "failed" if state == "diverged" else state
 
-    def lay_out(self) -> bool:
+    def prepare(self) -> bool:
         """Make the folder ready for training; False if that is done, or another process does it."""
-        status = self.status
-        if status in ("finished", "running"):
+        self.run.folder.mkdir(exist_ok=True)
+        try:
+            with self.run.locked():
+                action = at_start(self.run.state, self.run.has_checkpoint)
+                if action == "continue":
+                    self.run.reopen(self.config)
+                elif action == "begin":
+                    if aside := self.run.clear():
+                        log.warning(f"{self.label} begins anew: its finished epochs were moved to {aside}")
+                    self.run.write_pending(self.config, self.choices)
+                return action != "leave"
+        except Busy:
             return False
-        if status in ("interrupted", "killed"):
-            self.run.configure(self.config)  # the data may have moved
-        else:
-            self.run.lay_out(self.config, self.choices)
-        return True
 
 
 class Sweep:
@@ -124,10 +102,10 @@ class Sweep:
         self.jobs = [job for job in jobs if unique.setdefault(job.digest, job) is job]
         self._begun = time.monotonic()
         self._git = git_state()
-        self._unreported: dict[Job, str | None] = {}  # with the time at which an earlier session ended it
+        self._unreported: dict[Job, tuple[Any, ...] | None] = {}  # with the end of an earlier session
         self._worked = 0.0  # seconds of the jobs that ended in this session
 
-    def lay_out(self) -> list[Job]:
+    def prepare(self) -> list[Job]:
         """Write ``sweep.json`` and the folders of the jobs that are left, and return these jobs.
 
         From here on the configuration is fixed: jobs read it from their folders.
@@ -151,8 +129,8 @@ class Sweep:
                 "sessions": [*sessions, {"start": now(), "command": command(), "git": self._git}],
             },
         )
-        todo = [job for job in self.jobs if job.lay_out()]
-        self._unreported = {job: job.run.provenance.get("end") for job in todo}
+        todo = [job for job in self.jobs if job.prepare()]
+        self._unreported = {job: _ended(job.run) for job in todo}
         return todo
 
     def plan(self) -> str:
@@ -208,8 +186,7 @@ class Sweep:
 
     def _look(self) -> None:
         for job, before in list(self._unreported.items()):
-            noted = job.run.provenance
-            if noted.get("status") in ENDED and noted["end"] != before:
+            if (ended := _ended(job.run)) and ended != before:
                 del self._unreported[job]
                 self._worked += job.run.results.get("seconds", 0.0)
                 left = len(self._unreported)
@@ -237,9 +214,9 @@ class Sweep:
         complete = counts["finished"] == len(self.jobs)
         if not complete:
             given = [argument for argument in sys.argv[1:] if not argument.startswith("sweep.name=")]
-            again = shlex.join(["python", "train.py", *given, f"sweep.name={self.folder.name}"])
-            lines.append(f"continue with: {again}")
-        lines.append(f"report with: python report.py {shlex.quote(str(self.folder))}")
+            again = shlex.join([*given, f"sweep.name={self.folder.name}"])
+            lines.append(f"continue with: {invocation('train')} {again}")
+        lines.append(f"report with: {invocation('report')} {shlex.quote(str(self.folder))}")
         return "\n".join(lines), complete
 
 
@@ -250,78 +227,24 @@ def swept(run: Run) -> dict[str, str]:
     return next((dict(job["overrides"]) for job in jobs if job["folder"] == run.folder.name), {})
 
 
+def _ended(run: Run) -> tuple[Any, ...] | None:
+    """When and how the last attempt at a run ended; None while it goes on or there is none."""
+    noted = run.provenance
+    has_ended = noted.get("status") not in ("pending", "running") or "refused" in noted
+    return (noted.get("end"), noted.get("refused")) if has_ended else None
+
+
 def outcome(run: Run) -> str:
     """One phrase on how a run ended: its accuracies and time, or what went wrong."""
     results, status = run.results, run.status
     if status == "finished":
-        figures = [f"test {results['test_acc']:.2%}"]
-        figures += [f"val {results['val_acc']:.2%}"] if results.get("val_acc") is not None else []
+        key = headline(results)
+        figures = [f"{stage} {shown(results, name)}" for stage in ("test", "val")
+                   if (name := f"{stage}_{key}") in results]  # fmt: skip
         return "  ".join([*figures, _duration(results.get("seconds", 0.0))])
+    if refused := run.provenance.get("refused"):
+        return f"NOT STARTED {refused['error']} (as before: {status})".splitlines()[0]
     return f"{status.upper()} {results.get('error', '')}".strip().splitlines()[0]
-
-
-def enter(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
-    """The run that a job of a sweep is to train, or None where it is not to be trained now.
-
-    Args:
-        composed: what the launcher hands over: ``resume`` is the job's folder, or null where another sweeper
-            than ours drew the values.
-        hydra_config: its ``hydra`` node.
-
-    Raises:
-        UserError: for values that are not allowed.
-    """
-    folder = Path(hydra_config.sweep.dir).absolute()
-    if composed.resume:
-        run = Run.open(Path(composed.resume))
-    else:
-        config = run_config(composed)
-        if wrong := problems_in_sweep(config):
-            raise UserError("\n       ".join(wrong))
-        task = (override.lstrip("+") for override in hydra_config.overrides.task)
-        overrides = dict(item.split("=", 1) for item in task if not item.startswith("sweep."))
-        job = Job(folder, overrides, config, choices(hydra_config))
-        job.lay_out()
-        run = job.run
-    others = (Run(path.parent) for path in folder.glob("*/provenance.json"))
-    if run.is_busy or (composed.sweep.fail_fast and any(other.status == "failed" for other in others)):
-        return None
-    claim_gpu(folder)
-    return run
-
-
-def claim_gpu(folder: Path, gpus: Sequence[str] | None = None) -> None:
-    """Give this process a GPU of its own where the machine has several, before torch is imported.
-
-    Processes of one sweep agree by locks in its ``folder``; with more processes than GPUs they share.
-
-    Args:
-        folder: of the sweep.
-        gpus: names of the GPUs as ``CUDA_VISIBLE_DEVICES`` takes them; default: those this process sees.
-    """
-    if gpus is None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        listed = sorted(Path("/proc/driver/nvidia/gpus").glob("*"))
-        gpus = visible.split(",") if visible is not None else [str(index) for index in range(len(listed))]
-    if len(gpus) < 2:
-        return
-    chosen = gpus[os.getpid() % len(gpus)]
-    for gpu in gpus:
-        lock = os.open(folder / f".gpu-{gpu.replace('/', '_')}.lock", os.O_CREAT | os.O_WRONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            continue
-        chosen = gpu  # the lock stays open, and with it held, until this process ends
-        break
-    os.environ["CUDA_VISIBLE_DEVICES"] = chosen
-
-
-def study_storage(folder: str) -> str:
-    """Address of an Optuna study in the sweep's ``folder``, which is made if it is missing."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder}/study.db"
 
 
 def _kind(config: DictConfig) -> str:

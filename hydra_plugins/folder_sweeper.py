@@ -1,26 +1,30 @@
 """The default sweeper: every combination, composed at the start, resumable. Hydra finds plugins here only."""
 
 import copy
+import functools
+import itertools
 import logging
 import os
+import re
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiment.command_line import stop
+from experiment.config import choices, override_lists, run_config
+from experiment.entry_point import stop
 from experiment.errors import UserError
-from experiment.sweep import Job, Sweep, choices, problems_in_sweep, run_config
+from experiment.run import Busy, describe
+from experiment.sweep import Job, Sweep, problems_in_sweep
+from experiment.worker import PREEMPTED
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -39,13 +43,56 @@ class Frozen:
         return config
 
 
-class FolderSweeper(BasicSweeper):
+class JobComposer:
+    """Composes the jobs of a sweep.
+
+    Hydra composes a configuration from twenty files, which takes a tenth of a second: here once for each
+    combination of groups. Plain values are then set as Hydra sets them.
+
+    Args:
+        loader: Hydra's.
+        config: the sweep's own configuration.
+    """
+
+    def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
+        self._loader, self._config = loader, config
+        self._parser = OverridesParser.create(loader)
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, job: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
+        """The run's configuration of a job, given as key → value as text, and group → option."""
+        values = {key: value for key, value in job.items() if self._is_plain(key) and value[:1] != "{"}
+        groups = [f"{key}={value}" if value else key for key, value in job.items() if key not in values]
+        alike = (*groups, *values)  # jobs that differ in values only, of the same keys
+        if alike not in self._bases:
+            self._bases[alike] = self._loader.load_sweep_config(self._config, groups)
+        base = self._bases[alike]
+        for key, value in values.items():
+            OmegaConf.update(base, key, self._parse(f"{key}={value}"), merge=True, force_add=True)
+        return run_config(base), choices(base.hydra)
+
+    @functools.cache  # noqa: B019 – as long as the sweep
+    def _is_plain(self, key: str) -> bool:
+        """Whether a key is one of the run; others choose options, remove keys or are Hydra's."""
+        is_key = re.fullmatch(r"(?!hydra\.)[\w.]+", key) is not None
+        return is_key and not self._loader.get_group_options(key, config_name="train")
+
+    @functools.cache  # noqa: B019
+    def _parse(self, text: str) -> Any:
+        (override,) = self._parser.parse_overrides([text])
+        return override.value()
+
+
+class FolderSweeper(Sweeper):
     """Runs every combination of the swept values that has no finished run in the sweep's folder.
 
     Args:
         max_batch_size: jobs that a launcher is given at a time; null = all.
         params: swept keys of a named experiment with their values; the command line replaces them.
     """
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what composes, and give the launcher what does not."""
@@ -61,51 +108,61 @@ class FolderSweeper(BasicSweeper):
             if self.config.sweep.dry_run:
                 print(sweep.plan())
                 return
-            todo = sweep.lay_out()
+            todo = sweep.prepare()
         except UserError as error:
             stop(error)
-        except HydraException as mistake:  # of values that are no list, such as an interval
-            stop(UserError(f"{mistake}. hydra/sweeper=optuna draws from intervals"))
         with sweep.watched():
-            interrupted = self._launch(todo)
+            code = self._launch(todo)
         text, is_complete = sweep.summary()
         print(text)
         if not is_complete:
-            raise SystemExit(130 if interrupted else 1)
+            raise SystemExit(code or 1)
 
     def _define(self, arguments: list[str]) -> Sweep:
         """Compose every job.
 
         Raises:
-            UserError: for values that are not allowed.
+            UserError: for values that are not allowed, and claims that no job can answer.
         """
         assert self.config is not None
         assert self.hydra_context is not None
-        loader = self.hydra_context.config_loader
-        parser = OverridesParser.create(loader)
-        combinations = []
-        for case in self.config.sweep.cases or [""]:
-            given = [*(f"{key}={value}" for key, value in self.params.items()), *case.split(), *arguments]
-            (batch,) = self.split_arguments(parser.parse_overrides(given), None)
-            combinations += [dict(item.split("=", 1) for item in job) for job in batch]
+        combinations = self._combinations(arguments)
         keys = list(dict.fromkeys(key for job in combinations for key in job))
         keys.sort(key=lambda key: (key == "seed", "." in key))  # what a person would name first
         swept = [key for key in keys if len({job.get(key) for job in combinations}) > 1]
         folder = Path(self.config.hydra.sweep.dir).absolute()
+        composer = JobComposer(self.hydra_context.config_loader, self.config)
         jobs, wrong = [], []
         for job in combinations:
-            composed = loader.load_sweep_config(self.config, [f"{key}={value}" for key, value in job.items()])
-            run = run_config(composed)
+            run, chosen = composer.compose(job)
             wrong += problems_in_sweep(run)
-            overrides = {key: job[key] for key in swept if key in job}
-            jobs.append(Job(folder, overrides, run, choices(composed.hydra)))
+            jobs.append(Job(folder, {key: job[key] for key in swept if key in job}, run, chosen))
         if wrong:
             raise UserError("\n       ".join(dict.fromkeys(wrong)))
         plain: Any = OmegaConf.to_container(self.config.sweep)
         return Sweep(folder, jobs, plain.get("claims", []))
 
-    def _launch(self, todo: Sequence[Job]) -> bool:
-        """Train the jobs; returns whether that was interrupted."""
+    def _combinations(self, arguments: list[str]) -> list[dict[str, str]]:
+        """Of each job the overrides, key → value as text."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(self.hydra_context.config_loader)
+        combinations = []
+        for given in override_lists(self.params, self.config.sweep.cases, arguments):
+            values: dict[str, list[str]] = {}  # a later override of a key replaces an earlier one
+            for override in parser.parse_overrides(given):
+                if override.is_sweep_override() and not override.is_discrete_sweep():
+                    raise UserError(f"{override.input_line}: hydra/sweeper=optuna draws from intervals")
+                single = [] if override.is_sweep_override() else [override.get_value_element_as_str()]
+                key = override.get_key_element().lstrip("+")
+                values[key] = single or list(override.sweep_string_iterator())
+            combinations += [
+                dict(zip(values, job, strict=True)) for job in itertools.product(*values.values())
+            ]
+        return combinations
+
+    def _launch(self, todo: Sequence[Job]) -> int:
+        """Train the jobs; returns the exit code of what interrupted that, else 0."""
         assert self.launcher is not None
         for name in ("hydra", "hydra_plugins"):  # a line for each job when it ends is enough
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -117,19 +174,27 @@ class FolderSweeper(BasicSweeper):
             folders = [[str(job.run.folder)] for job in chunk]
             try:
                 returns = self.launcher.launch(folders, initial_job_idx=start)
-            except (KeyboardInterrupt, SystemExit):
-                return True
+            except KeyboardInterrupt:
+                return 130
+            except SystemExit as end:
+                return PREEMPTED if end.code == PREEMPTED else 130
             except Exception as failure:  # of the launcher: a lost worker, a queue that is not there
                 print(f"error: the launcher gave up: {type(failure).__name__}: {failure}", file=sys.stderr)
-                return False
+                return 0
             for job, returned in zip(chunk, returns, strict=True):
                 _record_failure(job, returned)
-        return False
+        return 0
 
 
 def _record_failure(job: Job, returned: JobReturn) -> None:
-    """Note a failure that came before or after the run could note it itself."""
-    if returned.status == JobStatus.FAILED and job.run.status != "failed":
-        error = returned._return_value
-        lines = "".join(traceback.format_exception(error))
-        job.run.finish("failed", error=f"{type(error).__name__}: {error}", traceback=lines)
+    """Note a failure that came before the run could note it itself."""
+    error = returned._return_value
+    if returned.status != JobStatus.FAILED or isinstance(error, Busy):
+        return
+    try:
+        with job.run.locked():
+            noted = job.run.provenance.get("refused", job.run.results).get("error")
+            if job.run.state != "finished" and noted != describe(error):
+                job.run.withdraw(error)
+    except Busy:
+        pass  # who trains it now notes what becomes of it

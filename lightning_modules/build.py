@@ -1,56 +1,31 @@
-"""From a configuration to objects; the only place that turns a ``_target_`` into one."""
+"""From a configuration to the objects of a run: data, network, classifier, trainer."""
 
-import inspect
 import sys
-from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiment.errors import UserError
+from experiment.instantiate import instantiate
+from experiment.metrics import row as metric_row
 from experiment.run import Run
-from experiment.schema import NAMESPACES, is_allowed_target
+from experiment.schema import chosen_metrics
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
-from lightning_modules.callbacks import Interruption
+from lightning_modules.callbacks import Interruption, Progress
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
-
-
-def instantiate(node: DictConfig, *args: Any, **extra: Any) -> Any:
-    """Call ``node._target_`` with ``args``, the other keys of ``node`` and ``extra``.
-
-    Raises:
-        UserError: if the target lies outside :data:`NAMESPACES`, does not exist or does not take these keys.
-    """
-    options = {str(key): value for key, value in _plain(node).items()}
-    name = str(options.pop("_target_"))
-    module, _, attribute = name.rpartition(".")
-    if not is_allowed_target(name):
-        raise UserError(f"_target_={name}: only names from {', '.join(NAMESPACES)} are allowed")
-    try:
-        target: Callable[..., Any] = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as missing:
-        raise UserError(f"_target_={name}: there is no such thing ({missing})") from missing
-    # a module also holds what it imports: the thing itself must come from an allowed package
-    is_callable = inspect.isclass(target) or inspect.isfunction(target)
-    if not is_callable or not is_allowed_target(f"{target.__module__}.{attribute}"):
-        raise UserError(f"_target_={name}: is not a class or function of {', '.join(NAMESPACES)}")
-    try:
-        inspect.signature(target).bind(*args, **options, **extra)
-    except TypeError as mismatch:
-        raise UserError(f"{name} cannot be built from {options}: {mismatch}") from mismatch
-    return target(*args, **options, **extra)
 
 
 def build_data(config: DictConfig) -> ImageDataModule:
@@ -100,6 +75,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         classes=data.classes,
         mean=data.mean,
         std=data.std,
+        metrics=chosen_metrics(config).values(),
+        weighs_batches_alike="metrics" not in config,  # a run of version 0.1
     )
 
 
@@ -113,11 +90,13 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     """
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
-    callbacks: list[Callback] = [instantiate(node) for node in config.callbacks.values() if node]
-    callbacks.append(Interruption())
-    shows_progress = sys.stderr.isatty() and not swept(Run(folder))  # a sweep prints a line a job
-    if shows_progress:
-        callbacks.append(TQDMProgressBar(leave=False))
+    callbacks: list[Callback] = [_callback(node, folder) for node in config.callbacks.values() if node]
+    if not any(isinstance(callback, Interruption) for callback in callbacks):
+        callbacks.append(Interruption())
+    shows_progress = any(isinstance(callback, ProgressBar) for callback in callbacks)  # one of the user's
+    if sys.stderr.isatty() and not shows_progress and not swept(Run(folder)):  # a sweep prints a line a job
+        callbacks.insert(0, Progress())  # its line is gone before the others print
+        shows_progress = True
     loggers: list[Logger] = [
         instantiate(
             node, save_dir=str(folder), **({"purge_step": purge_step} if name == "tensorboard" else {})
@@ -125,9 +104,12 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         for name, node in config.logger.items()
         if node
     ]
+    # Lightning would write a checkpoint of its own at Slurm's warning and requeue the job unasked
+    slurm: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     try:
-        return Trainer(
+        trainer = Trainer(
             **_plain(config.trainer),
+            plugins=slurm,
             default_root_dir=folder,
             callbacks=callbacks,
             logger=loggers,
@@ -141,6 +123,27 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         raise UserError(
             f"this trainer cannot work here: {reason} Set trainer=cpu or other devices"
         ) from reason
+    trainer._checkpoint_connector = _NothingUnasked(trainer)
+    return trainer
+
+
+class _NothingUnasked(_CheckpointConnector):
+    """Loads what it is told; inside a Slurm job Lightning prefers an ``hpc_ckpt_*.ckpt`` of the folder."""
+
+    @property
+    def _hpc_resume_path(self) -> None:
+        return None
+
+
+def _callback(node: DictConfig, folder: Path) -> Callback:
+    """A callback of the run in ``folder``."""
+    extra = {}
+    if "dirpath" in node:  # what is written elsewhere would be lost when the run moves
+        extra["dirpath"] = str(folder / node.dirpath)
+    if node.get("monitor") and "mode" in node and node.mode is None:  # as the metric is better
+        extra["mode"] = "max" if metric_row(node.monitor).sign > 0 else "min"
+    callback: Callback = instantiate(node, **extra)
+    return callback
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from experiment.run import Run
 from lightning_modules.build import ImageFacts, build_classifier, build_data
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.augment import to_float
-from lightning_modules.data.image_tree import image_files, read_images
+from lightning_modules.data.decoding import read_images
+from lightning_modules.data.image_files import list_images
 from lightning_modules.loading import load_classifier
 from lightning_modules.networks.blocks import Shape
 
@@ -135,7 +136,7 @@ def _facts(run: Run, checkpoint: Path, classifier: Classifier) -> dict[str, str]
 def _probe(run: Run, shape: Shape, images: Path | None, data_root: str | None) -> tuple[Tensor, str]:
     """(n, C, H, W) float32 images to compare on and what they are, real ones wherever there are any."""
     if images is not None:
-        paths, pixels, _ = read_images(image_files(images)[:COMPARED], shape)
+        paths, pixels, _ = read_images(list_images(images)[0][:COMPARED], shape)
         if not paths:
             raise UserError(f"images={images}: none of the first {COMPARED} can be read")
         return to_float(pixels), f"{len(paths)} images of {images}"

@@ -12,8 +12,8 @@ class FocalLoss(nn.Module):
     Source: Lin et al., Focal Loss for Dense Object Detection, 2017, eq. 5, with softmax for sigmoid.
 
     Args:
-        alpha: weight of the whole loss.
-        gamma: focusing exponent; 0 gives ``alpha`` times cross-entropy.
+        alpha: weight of the whole loss, in (0, inf).
+        gamma: focusing exponent, in [0, inf); 0 gives ``alpha`` times cross-entropy.
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:

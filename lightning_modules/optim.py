@@ -16,6 +16,13 @@ STATE = {"step", "exp_avg", "exp_avg_sq"}
 class CustomAdam(torch.optim.Adam):
     """torch.optim.Adam with the library's step; the state of either can be loaded into the other.
 
+    Args:
+        params: as torch takes them.
+        lr: learning rate, in (0, inf).
+        betas: decay rates of the two moments, in [0, 1).
+        eps: added to the denominator, in (0, inf).
+        weight_decay: multiple of the weights that is added to their gradient, in [0, inf).
+
     Example:
         >>> layer = torch.nn.Linear(2, 1)
         >>> optimizer = CustomAdam(layer.parameters(), lr=1e-4)

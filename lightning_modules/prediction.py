@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -10,13 +11,17 @@ from typing import NamedTuple
 
 import torch
 
-from experiment import figures
 from experiment.errors import UserError
+from experiment.plots import run as plots
+from experiment.plots.style import save
 from experiment.run import Run, write_atomically
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.augment import to_float
-from lightning_modules.data.image_tree import image_files, read_images
+from lightning_modules.data.decoding import read_images
+from lightning_modules.data.image_files import describe, list_images
 from lightning_modules.loading import load_classifier
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 256
 """Images read and classified together."""
@@ -49,7 +54,9 @@ def predict(run: Run, checkpoint: Path, images: Path, folder: Path) -> tuple[lis
     Raises:
         UserError: if no image can be read, or ``folder`` not be written to.
     """
-    files = image_files(images)
+    files, skipped = list_images(images)
+    if skipped:
+        log.warning(f"warning: {images}: left out {describe(skipped)}")
     classifier = load_classifier(run, checkpoint)
     # numpy computes on the CPU, and so does auto: a GPU may be there without CuPy
     if torch.cuda.is_available() and run.config.model.get("engine", "torch") in ("torch", "cupy"):
@@ -93,14 +100,14 @@ def _classify(classifier: Classifier, files: Sequence[str]) -> tuple[dict[str, P
 
 def _draw(rows: dict[str, Prediction], classifier: Classifier, title: str, path: Path) -> None:
     """A contact sheet of some images, of all if there are few, as the classifier sees them."""
-    paths, number = [*rows], min(len(rows), figures.MAX_PREDICTIONS)
+    paths, number = [*rows], min(len(rows), plots.MAX_PREDICTIONS)
     shown = [paths[round(place)] for place in torch.linspace(0, len(rows) - 1, number).tolist()]
     shown, pixels, _ = read_images(shown, classifier.image_shape)
     chosen = [rows[path] for path in shown]
     with warnings.catch_warnings():
         # matplotlib's font has no Chinese: boxes in the sheet do, the table has the names
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        sheet = figures.predictions(
+        sheet = plots.predictions(
             pixels.movedim(1, -1).numpy(),
             [Path(row.image).name for row in chosen],
             [row.predicted for row in chosen],
@@ -108,7 +115,7 @@ def _draw(rows: dict[str, Prediction], classifier: Classifier, title: str, path:
             title,
             len(rows),
         )
-        figures.save(sheet, path)
+        save(sheet, path)
 
 
 def table(rows: Sequence[Prediction], base: Path) -> str:

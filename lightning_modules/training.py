@@ -1,24 +1,28 @@
 """From a configuration to results: fit, test with the best weights, write everything down."""
 
 import logging
-import traceback
+import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiment.errors import UserError
+from experiment.metrics import Predictions, rows, write_predictions
+from experiment.metrics.logits import recalls
 from experiment.results import table
-from experiment.run import Run
-from experiment.schema import flatten
+from experiment.run import Run, describe, sha256
+from experiment.schema import chosen_metrics, flatten
 from experiment.sweep import swept
+from experiment.worker import PREEMPTED, ending_on_signals, requeue_slurm_job
 from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
+from lightning_modules.callbacks.non_finite_loss import Diverged
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.loading import load_checkpoint, load_weights
@@ -36,19 +40,36 @@ def train(config: DictConfig, run: Run) -> float | None:
 
     Raises:
         UserError: for what the user can mend; the run's status is then ``failed``.
-        KeyboardInterrupt: after Ctrl-C or a termination signal; the run's status is then ``interrupted``.
+        KeyboardInterrupt: after Ctrl-C; the run's status is then ``interrupted``.
+        SystemExit: with code 143 after another signal; the run's status is then ``interrupted``.
     """
     _quieten_lightning()
-    with run.session():
+    try:
+        return _train(config, run)
+    except SystemExit:
+        if (config.callbacks.get("interruption") or {}).get("requeue") and run.is_writer:
+            requeue_slurm_job()
+        raise
+
+
+def _train(config: DictConfig, run: Run) -> float | None:
+    with ending_on_signals(), run.session():
+        if run.is_job and run.state == "finished":  # by another process, while this one was starting
+            return cast(float | None, run.results.get("monitored"))
         try:
             measured = _fit_and_test(config, run)
-        except (KeyboardInterrupt, SystemExit) as signal:  # Lightning turns Ctrl-C into an exit
-            run.finish("interrupted")
-            raise KeyboardInterrupt from signal
+        except (KeyboardInterrupt, SystemExit) as signal:
+            if run.has_begun:
+                run.finish("interrupted")
+            if isinstance(signal, SystemExit) and signal.code == PREEMPTED:
+                raise
+            raise KeyboardInterrupt from signal  # Lightning turns Ctrl-C into an exit
         except BaseException as failure:
-            run.finish(
-                "failed", error=f"{type(failure).__name__}: {failure}", traceback=traceback.format_exc()
-            )
+            if run.has_begun:
+                run.log_traceback(failure)
+                run.finish("failed", error=describe(failure), diverged=isinstance(failure, Diverged))
+            else:
+                run.withdraw(failure)
             raise
         run.finish("finished", **measured)
         log.info(table(run.results, run.folder))
@@ -56,13 +77,16 @@ def train(config: DictConfig, run: Run) -> float | None:
     return score
 
 
-def evaluate(run: Run, checkpoint: Path, data_root: str | None = None) -> dict[str, Any]:
+def evaluate(
+    run: Run, checkpoint: Path, data_root: str | None = None, predictions: Path | None = None
+) -> dict[str, Any]:
     """Rebuild a run from its folder and test it with the weights of ``checkpoint``.
 
     Args:
         run: the run.
         checkpoint: one of its checkpoints.
         data_root: where the data is now, if not where the run found it.
+        predictions: file for what the network says of each image.
 
     Returns:
         What :func:`test` returns.
@@ -77,7 +101,8 @@ def evaluate(run: Run, checkpoint: Path, data_root: str | None = None) -> dict[s
     data = build_data(config)
     data.load()
     _check_data(run, data)
-    return test(build_trainer(config, run.folder), build_classifier(config, data), data, checkpoint)
+    trainer, module = build_trainer(config, run.folder), build_classifier(config, data)
+    return test(trainer, module, data, checkpoint, predictions)
 
 
 def _quieten_lightning() -> None:
@@ -92,7 +117,7 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     data = build_data(config)
     data.load()
     _check_data(run, data)
-    _record_data(run, data)
+    _check_metrics(config, data)
     module = build_classifier(config, data)
     last = run.folder / "checkpoints" / "last.ckpt"
     step = None
@@ -105,31 +130,79 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
         f"{run.folder.name}: {_short_name(config.model)}, {cost['parameters']:,} parameters, "
         f"on {data.dataset} ({sizes} images), {trainer.strategy.root_device}"
     )
+    begin = _Begin(run, data)
+    trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
-    tested = test(trainer, module, data, run.folder / "checkpoints" / "best.ckpt")
+    begin.on_train_start(trainer, module)  # where all epochs were done and only the test is left
+    # without checkpoints there are only the last weights, and the results say so
+    best = run.folder / "checkpoints" / "best.ckpt" if config.callbacks.get("checkpoint") else None
+    tested = test(trainer, module, data, best, run.folder / "predictions.npz")
     _log_hyperparameters(trainer, run, run.summary | tested)
     return cost | tested
 
 
-def test(trainer: Trainer, module: Classifier, data: ImageDataModule, checkpoint: Path) -> dict[str, Any]:
-    """Test with the weights of ``checkpoint``, or with the module's own where there is no such file.
+def test(
+    trainer: Trainer,
+    module: Classifier,
+    data: ImageDataModule,
+    checkpoint: Path | None,
+    predictions: Path | None,
+) -> dict[str, Any]:
+    """Test with the weights of ``checkpoint``, or of None with those that the module has.
+
+    Args:
+        trainer: that tests.
+        module: that is tested.
+        data: whose test set it is.
+        checkpoint: file of a checkpoint.
+        predictions: file for what the network says of each image, if it is to be kept.
 
     Returns:
-        ``test_loss``, ``test_acc`` and ``test_acc_per_class``, accuracies in [0, 1].
+        ``test_loss`` and ``test_<key>`` of every metric, ``test_acc_per_class`` in [0, 1], the rows of the
+        ``metrics``, and what was ``tested``: the checkpoint's file, epoch and SHA-256.
+
+    Raises:
+        UserError: if there is no such file, or it does not fit.
     """
-    if checkpoint.exists():
+    tested: dict[str, Any] = {"checkpoint": None, "epoch": trainer.current_epoch, "sha256": None}
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise UserError(
+                f"{checkpoint} is missing: its weights were to be tested. Restore it, or test others with "
+                "python evaluate.py run=FOLDER ckpt=last"
+            )
         load_weights(module, checkpoint)
-    (metrics,) = trainer.test(module, datamodule=data, verbose=False)
-    counts = module.confusion.compute()
-    recalls = (counts.diag() / counts.sum(dim=1)).tolist()
+        content, folder = load_checkpoint(checkpoint), Path(trainer.default_root_dir)
+        own = checkpoint.is_relative_to(folder)
+        tested["checkpoint"] = str(checkpoint.relative_to(folder) if own else checkpoint)
+        tested["epoch"] = content["epoch"] + 1 if content["global_step"] else 0
+        tested["sha256"] = sha256(checkpoint)
+    trainer.test(module, datamodule=data, verbose=False)
+    assert module.tested is not None
+    logits, labels, sizes = module.tested
+    if predictions is not None and trainer.is_global_zero:
+        # of W processes the r-th tests images r, r + W, …
+        seen = [data.test_indices[rank :: len(sizes)][:size] for rank, size in enumerate(sizes)]
+        write_predictions(predictions, Predictions(logits, labels, torch.cat(seen).numpy()))
     return {
-        **{name: float(value) for name, value in metrics.items()},
+        **{name: value for name, value in module.measured.items() if name.startswith("test_")},
         # a smoke run may not meet every class
         "test_acc_per_class": {
-            name: None if recall != recall else recall
-            for name, recall in zip(data.classes, recalls, strict=True)
+            name: None if math.isnan(recall) else recall
+            for name, recall in zip(data.classes, recalls(logits, labels).tolist(), strict=True)
         },
+        "metrics": rows(module.metrics),
+        "tested": tested,
     }
+
+
+def _check_metrics(config: DictConfig, data: ImageDataModule) -> None:
+    for metric in chosen_metrics(config).values():
+        if len(data.classes) < metric.min_classes:
+            raise UserError(
+                f"metrics: {metric.words} says nothing with fewer than {metric.min_classes} classes, and "
+                f"{data.dataset} has {len(data.classes)}: leave {metric.key} out"
+            )
 
 
 def _check_data(run: Run, data: ImageDataModule) -> None:
@@ -141,10 +214,18 @@ def _check_data(run: Run, data: ImageDataModule) -> None:
         )
 
 
-def _record_data(run: Run, data: ImageDataModule) -> None:
-    facts = {"dataset": data.dataset, "fingerprint": data.fingerprint, "sizes": data.sizes}
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    run.record(data=facts, gpus=devices, threads=torch.get_num_threads())
+class _Begin(Callback):
+    """Notes in the run's folder that the training begins, when nothing more can keep it from that."""
+
+    def __init__(self, run: Run, data: ImageDataModule) -> None:
+        self.run, self.data = run, data
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.run.has_begun:
+            return
+        data = {name: getattr(self.data, name) for name in ("dataset", "fingerprint", "sizes")}
+        devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        self.run.begin(data=data | self.data.notes, gpus=devices, threads=torch.get_num_threads())
 
 
 def _parameters(network: nn.Module) -> int:
@@ -182,7 +263,7 @@ def _log_hyperparameters(trainer: Trainer, run: Run, results: dict[str, Any]) ->
             and value is not None
         }
     shown = {key: str(value) if isinstance(value, list) else value for key, value in varied.items()}
-    names = ("test_acc", "test_loss", "val_acc", "val_loss")
+    names = [f"{stage}_{key}" for stage in ("test", "val") for key in (*results["metrics"], "loss")]
     final = {f"final/{name}": results[name] for name in names if results.get(name) is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

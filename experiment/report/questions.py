@@ -1,202 +1,374 @@
-"""What is asked of the runs: the claims of a sweep, or which value of a varied knob is better."""
+"""What is asked of runs: the claims of a sweep, or which value of a varied setting is best.
+
+Compared are runs of one data set and one seed that differ in what is asked and in nothing else; whatever else
+differs is named. No statistics here: :mod:`experiment.report.answers` has them.
+"""
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
-from experiment.report import units
-from experiment.report.runs import Collection, Record, Sweep, plain, said
-from experiment.report.statistics import Estimate, estimate, holm, verdict
+from experiment.report.differences import differing_settings, flags
+from experiment.report.runs import Collection, Record, Sweep, plain, said, telling
 
-EXACT = ("parameters", "flops_per_image")
-"""Metrics that do not depend on the seed."""
+MANY_SETTINGS = 12
+"""More values than these are not compared each with each."""
 
 Pair = tuple[str, ...]
 """What the runs that are compared share: ``("seed=3", "model=enhanced")``."""
+Cell = Sequence[tuple[Pair, Record]]
+"""The runs of one setting."""
 
 
-@dataclass
-class Contrast:
-    """A weighted sum of cells (the runs of one setting each), formed pair by pair.
+@dataclass(frozen=True)
+class Claim:
+    """What a sweep claims, see ``docs/ablations.md``.
 
-    ``terms`` maps settings to weights, ``cells`` settings to the metric of each pair, ``values`` pairs to the
-    sums, ``unpaired`` the other pairs to the settings they lack.
-    """
-
-    terms: dict[str, float]
-    found: Estimate
-    cells: dict[str, dict[Pair, float]] = field(default_factory=dict)
-    values: dict[Pair, float] = field(default_factory=dict)
-    unpaired: dict[Pair, list[str]] = field(default_factory=dict)
-    corrected: float = math.nan
-    verdict: str = ""
-
-
-@dataclass
-class Question:
-    """A claim, or a comparison that nobody made a claim about; positive contrasts speak for it.
-
-    ``claimed`` is the size, from–to, in the metric's unit or as a factor.
+    Args:
+        text: as a sentence.
+        metric: what it is about.
+        contrasts: setting → weight; a positive sum speaks for the claim.
+        is_ratio: whether the effect is a factor and not a difference.
+        claimed: size of the effect, from–to, in the metric's unit or as a factor.
+        delta: an effect within ±delta counts as none; default: the claimed size.
+        failed: the metric of a run that failed; None: no verdict where a run failed.
     """
 
     text: str
     metric: str
-    contrasts: list[Contrast] = field(default_factory=list)
+    contrasts: tuple[dict[str, float], ...] = ()
     is_ratio: bool = False
     claimed: tuple[float, float] | None = None
-    words: tuple[str, str] = ("held", "contradicted")
+    delta: float | None = None
+    failed: float | None = None
 
     @property
     def is_benchmark(self) -> bool:
         """Whether ``benchmark.json`` gives the number, once and for all seeds."""
         return self.metric.startswith("benchmark.")
 
+
+@dataclass
+class Contrast:
+    """A weighted sum of cells (the runs of one setting each), formed pair by pair and averaged within a seed.
+
+    Args:
+        terms: setting → weight.
+        cells: setting → pair → the metric.
+        values: pair → the sum.
+        seeds: seed → mean of the sums of its pairs; what the statistics see.
+        unpaired: other pairs → the settings they lack.
+        failed: setting → its failed runs and all its runs, where some failed.
+        datasets: setting → its data set.
+        scope: data set, size and network, in a phrase.
+        along: settings that change along with what is compared, on one data set: no verdict then.
+        across: settings that change from one data set to the other, beside the named ones.
+        caveats: circumstances in which the runs differ.
+    """
+
+    terms: dict[str, float]
+    cells: dict[str, dict[Pair, float]] = field(default_factory=dict)
+    values: dict[Pair, float] = field(default_factory=dict)
+    seeds: dict[str, float] = field(default_factory=dict)
+    unpaired: dict[Pair, list[str]] = field(default_factory=dict)
+    failed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    datasets: dict[str, str] = field(default_factory=dict)
+    scope: str = ""
+    along: list[str] = field(default_factory=list)
+    across: list[str] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
+
     @property
-    def verdict(self) -> str:
-        """A claim holds if all contrasts do, and is contradicted if one is; comparisons are counted."""
-        verdicts = [contrast.verdict for contrast in self.contrasts]
-        if len(set(verdicts)) < 2:
-            return verdicts[0]
-        if "contradicted" in verdicts:
-            return "contradicted"
-        if all(verdict.startswith("held") for verdict in verdicts):
-            return "held in direction: not all effects are of the claimed size"
-        counts = Counter(verdict.partition(":")[0] for verdict in verdicts)
-        parts = ", ".join(f"{count} {word}" for word, count in counts.items())
-        return f"undecided: {parts}" if self.words[0] == "held" else parts
-
-    def name(self, contrast: Contrast) -> str:
-        """The sum as one writes it: ``optimizer.lr=0.1 − optimizer.lr=0.01``, with ÷ for a ratio."""
-        text, (plus, minus) = "", ("×", "÷") if self.is_ratio else ("+", "−")
-        for setting, weight in contrast.terms.items():
-            size = "" if abs(weight) == 1 else f"{abs(weight):g} "
-            text += f" {minus if weight < 0 else plus} {size}" + (
-                f"({setting})" if " " in setting else setting
-            )
-        return text.removeprefix(f" {plus} ").strip()
-
-    def effect(self, contrast: Contrast) -> str:
-        """The size of a contrast with its interval, and where the claimed size lies."""
-        found = contrast.found
-        if not found.n:
-            return "–"
-        numbers = (found.mean, found.low, found.high, *self._sizes())
-        mean, low, high, *sizes = (units.effect(self.metric, self.is_ratio, number) for number in numbers)
-        text = mean + (f" ({low} to {high})" if found.low < found.high else "")
-        text += units.unit(self.metric, is_effect=not self.is_ratio)
-        if self.claimed and not math.isnan(found.low):
-            where = {"": "inside", "smaller": "larger than", "larger": "smaller than"}[self.beyond(contrast)]
-            what = "interval" if found.low < found.high else "measured value"
-            text += f". The claimed {' to '.join(dict.fromkeys(sizes))} is {where} the {what}"
-        return text
-
-    def beyond(self, contrast: Contrast) -> str:
-        """``smaller`` or ``larger`` where the whole interval of the effect is so than claimed, else empty."""
-        least, most = self._sizes()
-        found = contrast.found
-        return "smaller" if found.high < least else "larger" if found.low > most else ""
-
-    def _sizes(self) -> tuple[float, float]:
-        """The claimed size, from–to, as the effect is measured; NaN, beyond which nothing lies, for none."""
-        least, most = self.claimed or (math.nan, math.nan)
-        return (math.log(least), math.log(most)) if self.is_ratio else (least, most)
+    def size(self) -> float:
+        """Largest magnitude of what the sums are made of."""
+        return max((abs(value) for cell in self.cells.values() for value in cell.values()), default=0.0)
 
 
-def questions(runs: Collection) -> tuple[list[Question], list[str]]:
-    """The claims of the sweeps, and by test accuracy each varied knob that no sweep with claims has swept.
+@dataclass
+class Question:
+    """A claim, or a comparison that nobody made a claim about.
 
-    All p-values of the report are corrected together.
+    Args:
+        claim: the claim; of a comparison only ``text`` and ``metric`` matter.
+        contrasts: a claim's own; of a comparison each setting with each.
+        changed: the settings that a comparison is about; empty for a claim.
+        sweep: that makes the claim, or whose jobs alone are compared.
+        measured: of ``benchmark.json``, for a claim about it.
+    """
+
+    claim: Claim
+    contrasts: list[Contrast] = field(default_factory=list)
+    changed: tuple[str, ...] = ()
+    sweep: Sweep | None = None
+    measured: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The question as a sentence."""
+        return self.claim.text
+
+
+def parse_claim(given: Any) -> Claim:
+    """The claim that a YAML file makes.
+
+    Raises:
+        ValueError: saying what makes no sense in it.
+    """
+    if not isinstance(given, Mapping) or not {"text", "metric"} <= set(given):
+        raise ValueError("a claim has a text and a metric")
+    if unknown := set(given) - {"text", "metric", "contrasts", "scale", "claimed", "delta", "failed"}:
+        raise ValueError(f"unknown key {', '.join(sorted(map(str, unknown)))}")
+    if given.get("scale") not in (None, "difference", "ratio"):
+        raise ValueError(f"scale={given['scale']}: expected difference or ratio")
+    is_ratio = given.get("scale") == "ratio"
+    claimed = None
+    if (size := given.get("claimed")) is not None:
+        sizes = sorted(map(float, size)) if isinstance(size, list) else [float(size)]
+        claimed = sizes[0], sizes[-1]
+        if is_ratio and sizes[0] <= 0:
+            raise ValueError("a factor is positive")
+    contrasts = tuple(
+        {str(k): float(v) for k, v in contrast.items()} for contrast in given.get("contrasts") or ()
+    )
+    numbers = (None if given.get(key) is None else float(given[key]) for key in ("delta", "failed"))
+    claim = Claim(str(given["text"]), str(given["metric"]), contrasts, is_ratio, claimed, *numbers)
+    if not contrasts and not claim.is_benchmark:
+        raise ValueError("no contrasts")
+    for contrast in contrasts:
+        if abs(total := math.fsum(contrast.values())) > 1e-9 * max(map(abs, contrast.values())):
+            raise ValueError(f"the weights of {contrast} sum to {total:g}: a comparison's sum to 0")
+    return claim
+
+
+def matches(values: Mapping[str, str], setting: str) -> bool:
+    """Whether a run of these :func:`plain` ``values`` has the ``setting`` ``"model=mnist seed=0"``."""
+    tokens = (token.partition("=") for token in setting.split())
+    return all(values.get(key) == plain(value) for key, _, value in tokens)
+
+
+def questions(runs: Collection, metric: str = "test_acc") -> tuple[list[Question], list[str]]:
+    """The claims of the sweeps, and of all other runs which of their settings is best in ``metric``.
 
     Returns:
-        The questions with their verdicts, and what could not be asked.
+        The questions, and what could not be asked.
     """
     asked: list[Question] = []
     notes: list[str] = []
     for sweep in runs.sweeps:
-        for claim in sweep.claims:
+        for given in sweep.claims:
             try:
-                asked.append(_claim(claim, sweep, runs.of(sweep)))
+                asked.append(_ask_claim(parse_claim(given), sweep, runs.of(sweep)))
             except (KeyError, TypeError, ValueError, AttributeError) as mistake:
-                notes.append(f"a claim of {sweep.name} cannot be examined ({said(mistake)}): {claim}")
-    claimed = {key for sweep in runs.sweeps if sweep.claims for key in sweep.swept}
-    for key in (key for key in runs.keys if key not in claimed):
-        question = Question(f"Does {key} matter?", "test_acc", words=("better", "worse"))
-        values = list(dict.fromkeys(run.values[key] for run in runs.finished if key in run.values))
-        for value in values[1:]:
-            terms = {f"{key}={value}": 1.0, f"{key}={values[0]}": -1.0}
-            contrast = _measure(terms, question.metric, False, runs.finished, runs.keys)
-            if contrast.values:
-                question.contrasts.append(contrast)
-            else:
-                notes.append(f"{question.name(contrast)}: no two runs differ in this alone, not compared")
-        asked += [question] if question.contrasts else []
-    tested = [(question, contrast) for question in asked for contrast in question.contrasts]
-    corrected = holm([contrast.found.p for _, contrast in tested])
-    tests = sum(not math.isnan(p) for p in corrected)
-    for (question, contrast), p in zip(tested, corrected, strict=True):
-        contrast.corrected, seeds = p, len({pair[0] for pair in contrast.values})
-        if not question.is_benchmark:
-            is_exact = question.metric in EXACT
-            contrast.verdict = verdict(contrast.found, p, tests, seeds, question.words, is_exact)
-            if contrast.verdict == "held" and (where := question.beyond(contrast)):
-                contrast.verdict = f"held in direction: the effect is {where} than claimed"
+                notes.append(f"a claim of {sweep.name} cannot be examined ({said(mistake)}): {given}")
+    for dataset in dict.fromkeys(run.dataset for run in runs.finished):
+        asked += _comparisons(runs, dataset, metric, notes)
     return asked, notes
 
 
-def _claim(claim: Mapping[str, Any], sweep: Sweep, jobs: Sequence[Record]) -> Question:
-    question = Question(str(claim["text"]), str(claim["metric"]), is_ratio=claim.get("scale") == "ratio")
-    if (size := claim.get("claimed")) is not None:
-        sizes = sorted(map(float, size)) if isinstance(size, list) else [float(size)]
-        question.claimed = sizes[0], sizes[-1]
-        if question.is_ratio and sizes[0] <= 0:
-            raise ValueError("a factor is positive")
-    if question.is_benchmark:
-        number = sweep.benchmark[question.metric]
-        question.contrasts = [Contrast({}, Estimate(1, number, low=number, high=number), verdict="measured")]
-        return question
-    if not claim["contrasts"]:
-        raise ValueError("no contrasts")
-    for contrast in claim["contrasts"]:
-        terms = {str(setting): float(weight) for setting, weight in contrast.items()}
+def _ask_claim(claim: Claim, sweep: Sweep, jobs: Sequence[Record]) -> Question:
+    question = Question(claim, sweep=sweep)
+    if claim.is_benchmark:
+        question.measured = sweep.benchmark[claim.metric]
+    for terms in claim.contrasts:
+        cells = {setting: [job for job in jobs if matches(job.values, setting)] for setting in terms}
+        if absent := [setting for setting, cell in cells.items() if not cell]:
+            raise ValueError(f"no job has {', or '.join(absent)}")
         # what has one value in each cell belongs to the cell: the sweep was asked to compare such cases
-        cells = [[record.values for record in jobs if _matches(record, setting)] for setting in terms]
-        keys = [k for k in sweep.swept if any(len({v[k] for v in cell if k in v}) > 1 for cell in cells)]
-        question.contrasts.append(_measure(terms, question.metric, question.is_ratio, jobs, keys))
+        keys = [
+            k
+            for k in sweep.swept
+            if any(len({r.values[k] for r in c if k in r.values}) > 1 for c in cells.values())
+        ]
+        named = {token.partition("=")[0] for setting in terms for token in setting.split()}
+        shared = [key for key in keys if key not in named]
+        datasets = [{run.dataset for run in cell if run.config} for cell in cells.values()]
+        if all(len(known) > 1 for known in datasets):  # the same question once for each data set
+            parts = [[name] for name in dict.fromkeys(run.dataset for cell in cells.values() for run in cell)]
+        else:
+            parts = [sorted(set().union(*datasets))]
+            for name in parts[0]:
+                of_data = [
+                    weight for weight, known in zip(terms.values(), datasets, strict=True) if name in known
+                ]
+                if abs(math.fsum(of_data)) > 1e-9:
+                    raise ValueError(
+                        f"it compares {' with '.join(parts[0])}: runs of one data set are comparable"
+                    )
+        for part in parts:
+            gathered = {
+                setting: [(_pair(run, shared), run) for run in cell if not run.config or run.dataset in part]
+                for setting, cell in cells.items()
+            }
+            question.contrasts.append(_contrast(terms, gathered, claim, named))
     return question
 
 
-def _matches(record: Record, setting: str) -> bool:
-    tokens = (token.partition("=") for token in setting.split())
-    return all(record.values.get(key) == plain(value) for key, _, value in tokens)
+def _pair(run: Record, keys: Iterable[str]) -> Pair:
+    return tuple(f"{key}={run.values[key]}" for key in ("seed", *keys) if key in run.values)
 
 
-def _measure(
-    terms: dict[str, float], metric: str, is_ratio: bool, records: Iterable[Record], keys: Sequence[str]
-) -> Contrast:
-    """The contrast of ``terms``, paired over seeds and those of ``keys`` that it does not name.
+def _comparisons(runs: Collection, dataset: str, metric: str, notes: list[str]) -> list[Question]:
+    """What can be asked of the runs of one data set that no claim is about.
 
-    With ``is_ratio`` it is one of logarithms. Runs that share setting and pair count as their mean.
+    Two settings are compared if they differ in one thing, or in several that never change one by one.
     """
-    named = {token.partition("=")[0] for setting in terms for token in setting.split()}
-    shared = ["seed", *(key for key in keys if key not in named)]
-    cells: dict[str, dict[Pair, float]] = {}
-    for setting in terms:
-        gathered: dict[Pair, list[float]] = {}
-        for record in records:
-            value = record.metric(metric)
-            if value is not None and (value > 0 or not is_ratio) and _matches(record, setting):
-                pair = tuple(f"{key}={record.values[key]}" for key in shared if key in record.values)
-                gathered.setdefault(pair, []).append(value)
-        cells[setting] = {pair: math.fsum(values) / len(values) for pair, values in gathered.items()}
-    values, unpaired = dict[Pair, float](), dict[Pair, list[str]]()
-    every = {pair for cell in cells.values() for pair in cell}
-    for pair in sorted(every, key=lambda pair: (float(pair[0].removeprefix("seed=")), pair)):
-        if lacking := [setting for setting in terms if pair not in cells[setting]]:
-            unpaired[pair] = lacking
+    claimed = {folder: sweep for sweep in runs.sweeps if sweep.claims for folder in sweep.jobs}
+    outcomes = [
+        r for r in runs.records if r.status in ("finished", "failed") and r.config and r.dataset == dataset
+    ]
+    by_setting: dict[frozenset[tuple[str, str]], list[Record]] = defaultdict(list)
+    for record in (record for record in outcomes if record.folder not in runs.repeats):
+        by_setting[frozenset(record.settings.items())].append(record)
+    settings = list(by_setting.values())
+    linked: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
+    if len(settings) > 300:  # a search: hardly two runs are alike
+        notes.append(f"{len(settings)} settings on {dataset} are too many to compare each with each")
+        return []
+    for i, j in combinations(range(len(settings)), 2):
+        a, b = settings[i][0], settings[j][0]
+        if a.folder not in claimed or b.folder not in claimed:
+            linked[tuple(sorted(differing_settings(a, b)))].append((i, j))
+    asked: list[Question] = []
+    covered: set[str] = set()
+    order = list(runs.keys)
+    for changed in sorted(
+        linked, key=lambda keys: (len(keys), [order.index(k) if k in order else 99 for k in keys])
+    ):
+        if set(changed) <= covered:
+            continue
+        covered |= set(changed)
+        members = [settings[i] for i in sorted({i for pair in linked[changed] for i in pair})]
+        linked_pairs = [(settings[i], settings[j]) for i, j in linked[changed]]
+        question = _compare(changed, members, linked_pairs, dataset, metric)
+        if len(question.contrasts) > math.comb(MANY_SETTINGS, 2):
+            notes.append(f"{question.text} {len(members)} settings are too many to compare each with each")
+        elif any(contrast.values or contrast.failed for contrast in question.contrasts):
+            asked.append(question)
         else:
-            parts = [math.log(cell[pair]) if is_ratio else cell[pair] for cell in cells.values()]
-            values[pair] = sum(weight * part for weight, part in zip(terms.values(), parts, strict=True))
-    size = 1.0 if is_ratio else max((abs(v) for cell in cells.values() for v in cell.values()), default=0.0)
-    return Contrast(terms, estimate(list(values.values()), size), cells, values, unpaired)
+            notes.append(f"{question.text} No two runs of one seed differ in this alone: not compared")
+    return asked
+
+
+def _compare(
+    changed: tuple[str, ...],
+    members: Sequence[Sequence[Record]],
+    linked: Sequence[tuple[Sequence[Record], Sequence[Record]]],
+    dataset: str,
+    metric: str,
+) -> Question:
+    def is_changed(key: str) -> bool:
+        return key in changed or key.partition(".")[0] in changed
+
+    def value(run: Record) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted((key, text) for key, text in run.settings.items() if is_changed(key)))
+
+    runs = [run for member in members for run in member]
+    groups = [key for run in runs for key in run.choices]
+    keys = [key for run in runs for key in run.settings]
+    known = {run.folder: {**run.settings, **run.choices} for run in runs}
+    for run in runs:
+        run.values = {**run.values, **{key: known[run.folder].get(key, "–") for key in changed}}
+    shared = telling(runs, [key for key in [*groups, *keys] if not is_changed(key) and key != "data"])
+    names: dict[tuple[tuple[str, str], ...], str] = {}
+    for run in sorted(runs, key=lambda run: [_number(run.values[key]) for key in changed]):
+        name = " ".join(f"{key}={run.values[key]}" for key in changed)
+        names.setdefault(value(run), name)
+    for name in {name for name in names.values() if list(names.values()).count(name) > 1}:
+        alike = [key for key in names if names[key] == name]
+        for one in alike:  # options with further knobs changed
+            names[one] += "".join(f" {k}={v}" for k, v in one if any((k, v) not in other for other in alike))
+    order = list(names)
+    what = changed[0] if len(changed) == 1 else f"these settings ({', '.join(changed)})"
+    text = (
+        f"Does {what} matter on {dataset}?"
+        if len(changed) == 1
+        else f"Do {what} matter together on {dataset}?"
+    )
+    claim = Claim(text, metric)
+    question = Question(claim, changed=changed)
+    cells: dict[tuple[Any, Any], tuple[list[Record], list[Record]]] = {}
+    for a, b in linked:
+        pair = sorted((a, b), key=lambda runs: order.index(value(runs[0])))
+        earlier, later = cells.setdefault((value(pair[0][0]), value(pair[1][0])), ([], []))
+        earlier.extend(pair[0])
+        later.extend(pair[1])
+    for first, second in sorted(cells, key=lambda pair: (order.index(pair[0]), order.index(pair[1]))):
+        earlier, later = cells[first, second]
+        terms = {names[second]: 1.0, names[first]: -1.0}
+        gathered = {
+            name: [(_pair(run, shared), run) for run in {run.folder: run for run in cell}.values()]
+            for name, cell in ((names[second], later), (names[first], earlier))
+        }
+        question.contrasts.append(_contrast(terms, gathered, claim, set(changed)))
+    return question
+
+
+def _number(text: str) -> tuple[float, str]:
+    try:
+        return float(text), ""
+    except ValueError:
+        return math.inf, text
+
+
+def _contrast(
+    terms: dict[str, float], gathered: Mapping[str, Cell], claim: Claim, named: set[str]
+) -> Contrast:
+    """The contrast of ``terms`` over what is ``gathered`` for each of them; of logarithms for a ratio."""
+    contrast = Contrast(terms)
+    runs: dict[str, dict[Pair, list[Record]]] = {}
+    for setting, cell in gathered.items():
+        values: dict[Pair, list[float]] = defaultdict(list)
+        runs[setting] = defaultdict(list)
+        failed = 0
+        contrast.datasets[setting] = " and ".join(dict.fromkeys(run.dataset for _, run in cell if run.config))
+        for pair, run in cell:
+            value = run.metric(claim.metric)
+            if run.has_failed(claim.metric):
+                failed += 1
+                value = claim.failed
+            if value is not None and (value > 0 or not claim.is_ratio):
+                values[pair].append(value)
+                runs[setting][pair].append(run)
+        if failed and claim.failed is None:
+            contrast.failed[setting] = failed, len(cell)
+        contrast.cells[setting] = {pair: math.fsum(found) / len(found) for pair, found in values.items()}
+    every = {pair for cell in contrast.cells.values() for pair in cell}
+    compared: list[Record] = []
+    for pair in sorted(every, key=lambda pair: (float(pair[0].removeprefix("seed=")), pair)):
+        if lacking := [setting for setting in terms if pair not in contrast.cells[setting]]:
+            contrast.unpaired[pair] = lacking
+            continue
+        parts = [math.log(c[pair]) if claim.is_ratio else c[pair] for c in contrast.cells.values()]
+        contrast.values[pair] = sum(w * part for w, part in zip(terms.values(), parts, strict=True))
+        sides = [runs[setting][pair] for setting in terms]
+        compared += [run for side in sides for run in side]
+        for a, b in combinations([side[0] for side in sides], 2):
+            others = [key for key in differing_settings(a, b) if key not in named]
+            known = contrast.along if a.dataset == b.dataset else contrast.across
+            known += [key for key in others if key not in known]
+    by_seed: dict[str, list[float]] = defaultdict(list)
+    for pair, value in contrast.values.items():
+        by_seed[pair[0]].append(value)
+    contrast.seeds = {seed: math.fsum(values) / len(values) for seed, values in by_seed.items()}
+    contrast.caveats = flags({run.folder: run for run in compared}.values())
+    contrast.scope = _scope(compared or [run for cell in gathered.values() for _, run in cell])
+    return contrast
+
+
+def _scope(runs: Sequence[Record]) -> str:
+    """Data, size and network of runs: ``cifar10, 5,000 images; enhanced; 15 epochs``."""
+
+    def of(key: str) -> str:
+        values = dict.fromkeys(run.settings.get(key) or run.choices.get(key, "") for run in runs)
+        return " or ".join(filter(None, values))
+
+    images = " or ".join(
+        f"{float(n):,.0f} images" if n else "all images"
+        for n in dict.fromkeys(run.settings.get("data.train_images", "") for run in runs)
+    )
+    data = " and ".join(dict.fromkeys(run.dataset for run in runs))
+    parts = [f"{data}, {images}", of("model"), f"{of('trainer.max_epochs')} epochs"]
+    return "; ".join(part for part in parts if part and part != " epochs")

@@ -5,12 +5,14 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from experiment.errors import UserError
+from experiment.metrics import learn
 from experiment.results import Row
 from experiment.run import Run
 from experiment.schema import KNOBS, flatten
@@ -18,6 +20,8 @@ from experiment.schema import KNOBS, flatten
 T = TypeVar("T")
 IGNORED = ("seed", "name", "output_dir", "resume", "data.root", "data.download")
 """Keys in which repetitions of a run may differ."""
+UNSEEN = (*IGNORED, "data.dataset", "logger", "callbacks.figures")
+"""Keys, and nodes, that are no settings: the data set has a place of its own, the others change no result."""
 
 DERIVED = {
     "val_acc_falls": "sums over epochs how far the validation accuracy fell: lower = smoother",
@@ -45,10 +49,33 @@ class Record:
     rows: Sequence[Row] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """What the run was told, as :func:`plain` text: its configuration without :data:`UNSEEN` and nulls.
+
+        A key that an older run did not know is as good as null.
+        """
+        given = ((key, value) for key, value in self.config.items() if value is not None)
+        return {k: plain(v) for k, v in given if not f"{k}.".startswith(tuple(f"{node}." for node in UNSEEN))}
+
+    @cached_property
+    def dataset(self) -> str:
+        """The data set: its name, and for a folder of images the fingerprint of what is in it."""
+        known = self.provenance.get("data", {})
+        name = str(self.config.get("data.dataset") or known.get("dataset", "unknown data"))
+        return f"{name} {str(known.get('fingerprint'))[:8]}" if name == "image_folder" else name
+
     def metric(self, name: str) -> float | None:
         """A finite number among the results of a finished run, else None."""
         value = self.results.get(name) if self.status == "finished" else None
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    def has_failed(self, name: str) -> bool:
+        """Whether the run failed, or this metric of it is not finite: an outcome, too."""
+        value = self.results.get(name)
+        is_finite = name not in self.results.get("not_finite", {})
+        is_finite &= not isinstance(value, float) or math.isfinite(value)
+        return self.status == "failed" or (self.status == "finished" and not is_finite)
 
     @property
     def choices(self) -> dict[str, str]:
@@ -58,21 +85,31 @@ class Record:
 
 @dataclass
 class Sweep:
-    """What ``sweep.json`` tells, and ``benchmark.json`` beside it: names as claims use them → numbers."""
+    """What ``sweep.json`` tells, and ``benchmark.json`` beside it: names as claims use them → numbers.
+
+    ``max_seeds`` is 0 for a sweep of a fixed number of seeds.
+    """
 
     name: str
     swept: list[str]
     claims: list[Any]
     sessions: list[dict[str, Any]]
     jobs: dict[Path, dict[str, str]]
+    max_seeds: int = 0
     benchmark: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def contrasts(self) -> int:
+        """Contrasts of all claims, among which a sequential sweep shares out the level."""
+        return sum(len(claim.get("contrasts") or ()) for claim in self.claims if isinstance(claim, Mapping))
 
 
 class Collection:
     """Everything in some folders: each is a sweep, a run, or holds such folders at any depth.
 
-    ``keys`` are what was varied, seeds aside: what the sweeps swept and, unless there is but one sweep,
-    what else tells finished runs apart.
+    ``keys`` are what was varied, seeds aside: what the sweeps swept, the data set where there are several
+    and, unless there is but one sweep, what else tells finished runs apart. ``finished`` are the finished
+    runs, each once: ``repeats`` map a further run of the same settings, data and seed to the one that counts.
 
     Raises:
         UserError: for a folder that does not exist, or if there is no finished run.
@@ -87,18 +124,26 @@ class Collection:
                 raise UserError(f"{folder}: there is no such folder")
             self._visit(folder.resolve())
         self.records = list(self._found.values())
-        self.finished = [record for record in self.records if record.status == "finished"]
+        finished = [record for record in self.records if record.status == "finished"]
         root = os.path.commonpath([folders[0].resolve(), *(record.folder.parent for record in self.records)])
         self.names = {record.folder: os.path.relpath(record.folder, root) for record in self.records}
-        if not self.finished:
+        if not finished:
             found = [f"{self.names[r.folder]}: {r.status} {r.reason}".strip() for r in self.records]
             raise UserError("\n       ".join(["no finished run to report", *found]))
         for record in self.records:
             merged = {**record.config, **record.choices, **record.values}
             record.values = {key: plain(value) for key, value in merged.items()}
         in_sweeps = {folder for sweep in self.sweeps for folder in sweep.jobs}
+        first: dict[Any, Record] = {}
+        for record in sorted(finished, key=lambda record: record.folder not in in_sweeps):
+            first.setdefault(_identity(record), record)
+        self.finished = [record for record in finished if first[_identity(record)] is record]
+        self.repeats = {r.folder: kept for r in finished if (kept := first[_identity(r)]) is not r}
         self.loose = [record for record in self.finished if record.folder not in in_sweeps]
         self.keys = list(dict.fromkeys(key for sweep in self.sweeps for key in sweep.swept))
+        if len({record.dataset for record in self.finished}) > 1 and "data" not in self.keys:
+            is_option = all("data" in record.choices for record in self.finished)
+            self.keys = list(dict.fromkeys([*self.keys, "data" if is_option else "data.dataset"]))
         if len(self.sweeps) != 1 or self.loose:
             groups = [key for record in self.finished for key in record.choices]
             others = [key for record in self.finished for key in record.config]
@@ -147,6 +192,13 @@ class Collection:
         return None
 
 
+def _identity(record: Record) -> tuple[Any, ...]:
+    """What two runs have in common that are one and the same: settings, data and seed."""
+    fingerprint = record.provenance.get("data", {}).get("fingerprint")
+    seed = record.config.get("seed")
+    return (record.dataset, fingerprint, seed, frozenset(record.settings.items()))
+
+
 def read(folder: Path, overrides: Mapping[str, str] | None = None) -> Record:
     """The run in ``folder``. Whatever is wrong with its files costs this run, not the report."""
     if not folder.is_dir():
@@ -162,6 +214,7 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
         raise ValueError(f"has no {' and no '.join(absent)}")
     run = Run(folder)
     config, provenance, results, rows = flatten(run.config), run.provenance, run.results, run.metrics
+    learn(results.get("metrics", {}))
     status = str(provenance["status"])
     reason = {"running": "or killed", "pending": "not started yet"}.get(status, str(results.get("error", "")))
     if status == "finished":
@@ -180,7 +233,10 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
 def _sweep(folder: Path, content: Any) -> Sweep:
     swept = [key for key in content["swept"] if key != "seed"]
     jobs = {folder / job["folder"]: dict(job["overrides"]) for job in content["jobs"]}
-    return Sweep(str(content["name"]), swept, list(content["claims"]), list(content["sessions"]), jobs)
+    max_seeds = int(content["max_seeds"]) if content.get("until") == "decided" else 0
+    return Sweep(
+        str(content["name"]), swept, list(content["claims"]), list(content["sessions"]), jobs, max_seeds
+    )
 
 
 def _benchmark(_: Path, content: Any) -> dict[str, float]:

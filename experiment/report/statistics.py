@@ -1,38 +1,71 @@
-"""What a few seeds allow to be said: intervals, corrected p-values and verdicts. Pure functions."""
+"""What a few seeds allow to be said: intervals, tests and their correction. Numbers in, numbers out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
 LEVEL, POWER = 0.05, 0.8
-MANY = 1000  # seeds that nobody will train
+EXACT_FLIPS = 14  # values whose signs are all flipped; of more, this many random flips are drawn:
+RANDOM_FLIPS = 20_000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean of ``n`` values with its 95 % interval and two-sided p; NaN where so few values do not tell."""
+    """A mean of ``n`` values with its interval and two-sided p; NaN where so few values do not tell.
+
+    Args:
+        n: values.
+        mean: of them.
+        sd: standard deviation.
+        error: standard error of the mean.
+        low, high: the interval, of 95 % unless said otherwise.
+        p: of Student's t-test against 0.
+    """
 
     n: int
     mean: float
     sd: float = math.nan
+    error: float = math.nan
     low: float = math.nan
     high: float = math.nan
     p: float = math.nan
 
+    def p_below(self, value: float) -> float:
+        """One-sided p against the hypothesis that the true mean is ``value`` or more."""
+        return float(stdtr(self.n - 1, (self.mean - value) / self.error)) if self.error > 0 else math.nan
 
-def estimate(values: Sequence[float], size: float = 0.0) -> Estimate:
+    def p_above(self, value: float) -> float:
+        """One-sided p against the hypothesis that the true mean is ``value`` or less."""
+        return float(stdtr(self.n - 1, (value - self.mean) / self.error)) if self.error > 0 else math.nan
+
+    def p_equivalent(self, delta: float) -> float:
+        """p of two one-sided tests against the hypothesis that the true mean lies outside ±``delta``.
+
+        D. J. Schuirmann, A comparison of the two one-sided tests procedure …, J. Pharmacokinet. Biopharm. 15,
+        1987.
+        """
+        return max(self.p_below(delta), self.p_above(-delta))
+
+
+def estimate(
+    values: Sequence[float], size: float = 0.0, level: float = LEVEL, overlap: float = 0.0
+) -> Estimate:
     """Mean, interval and p by Student's t; of the differences of pairs this is the paired t-test.
 
     "Student", The probable error of a mean, Biometrika 6, 1908. What two runs of one seed share, such as
     batches and augmentation, drops out of their difference.
 
     Args:
-        values: one a pair.
+        values: independent ones: one a seed, or one a fold.
         size: largest magnitude of what the values are differences of. Values that agree to a millionth of it
             have no spread: metrics are float32, which knows no more.
+        level: one minus the coverage of the interval.
+        overlap: test images ÷ training images where the values come from folds that share training images:
+            C. Nadeau, Y. Bengio, Inference for the generalization error, Machine Learning 52, 2003.
     """
     n = len(values)
     mean = float(np.mean(values)) if n else math.nan
@@ -41,21 +74,45 @@ def estimate(values: Sequence[float], size: float = 0.0) -> Estimate:
     if np.ptp(values) <= 1e-6 * size:
         return Estimate(n, mean if abs(mean) > 1e-6 * size else 0.0, 0.0)
     sd = float(np.std(values, ddof=1))
-    error = sd / math.sqrt(n)
-    half = error * float(stdtrit(n - 1, 1 - LEVEL / 2))
-    return Estimate(n, mean, sd, mean - half, mean + half, float(2 * stdtr(n - 1, -abs(mean) / error)))
+    error = sd * math.sqrt(1 / n + overlap)
+    half = error * float(stdtrit(n - 1, 1 - level / 2))
+    p = float(2 * stdtr(n - 1, -abs(mean) / error))
+    return Estimate(n, mean, sd, error, mean - half, mean + half, p)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """p-values corrected for their number; NaN, no test, does not count and stays.
+def sign_flips(values: Sequence[float]) -> float:
+    """Two-sided p of the mean when each value's sign is as likely to be the other one.
 
-    S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6, 1979.
+    It asks for symmetry only, where the t-test asks for normal values.
+    R. A. Fisher, The Design of Experiments, 1935, section 21. All 2ⁿ flips up to 14 values, else random ones,
+    the same at every call. With n values p cannot fall below 2 ÷ 2ⁿ.
     """
-    tested = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
-    corrected, highest = [math.nan] * len(ps), 0.0
-    for rank, (p, place) in enumerate(tested):
-        corrected[place] = highest = max(highest, min(1.0, (len(tested) - rank) * p))
-    return corrected
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) <= EXACT_FLIPS:
+        signs = np.array(list(product((1.0, -1.0), repeat=len(array))))
+        extra = 0
+    else:
+        signs = np.random.default_rng(0).choice((1.0, -1.0), (RANDOM_FLIPS, len(array)))
+        extra = 1  # what was found is one of the possible flips
+    sums = np.abs(signs @ array)
+    as_large = int(np.count_nonzero(sums >= abs(array.sum()) * (1 - 1e-12)))
+    return (as_large + extra) / (len(signs) + extra)
+
+
+def corrected(tests: Sequence[tuple[Hashable, float]]) -> list[float]:
+    """p-values corrected for how many of their hypotheses can be true at a time.
+
+    Each is (contrast, p); of the hypotheses about one contrast (no effect, the claimed effect, a large
+    effect) the tests can reject one wrongly at most. With one hypothesis a contrast this is Holm's
+    correction: S. Holm, Scand. J. Statist. 6, 1979; else step S1 of J. P. Shaffer, Modified sequentially
+    rejective multiple test procedures, JASA 81, 1986. NaN, no test, does not count and stays.
+    """
+    order = sorted((p, place) for place, (_, p) in enumerate(tests) if not math.isnan(p))
+    adjusted, highest = [math.nan] * len(tests), 0.0
+    for rank, (p, place) in enumerate(order):
+        left = len({tests[other][0] for _, other in order[rank:]})
+        adjusted[place] = highest = max(highest, min(1.0, left * p))
+    return adjusted
 
 
 def pairs_needed(mean: float, sd: float, tests: int) -> float:
@@ -66,34 +123,3 @@ def pairs_needed(mean: float, sd: float, tests: int) -> float:
     """
     level = float(ndtri(1 - LEVEL / 2 / tests))
     return math.inf if mean == 0 else ((level + float(ndtri(POWER))) * sd / mean) ** 2 + level**2 / 2
-
-
-def verdict(found: Estimate, p: float, tests: int, seeds: int, words: tuple[str, str], is_exact: bool) -> str:
-    """What a contrast says: one of ``words``, or ``undecided: …`` with what is lacking.
-
-    Args:
-        found: of the contrast.
-        p: corrected for the number of ``tests``.
-        tests: of the report.
-        seeds: that the pairs come from.
-        words: for a significantly positive and a significantly negative effect. ``held`` expects the former.
-        is_exact: whether the metric cannot depend on the seed.
-    """
-    word = words[found.mean < 0]
-    if found.n == 0:
-        return "undecided: no seed has a finished run of every setting"
-    if is_exact and not found.sd > 0:
-        return word if found.mean else "undecided: no difference"
-    if found.n == 1:
-        return "undecided: one pair gives no interval, at least 1 more seed needed"
-    if found.sd == 0:
-        how = "differ by the same amount, there is no spread to test against" if found.mean else "are equal"
-        return f"undecided: all {found.n} pairs {how}"
-    if p < LEVEL:
-        return word
-    if word == "contradicted":
-        return "undecided: so far the mean goes the other way"
-    more = (pairs_needed(found.mean, found.sd, tests) - found.n) * seeds / found.n
-    if more > MANY:
-        return f"undecided: more than {MANY} more seeds needed"
-    return f"undecided: about {max(1, math.ceil(more))} more seed{'s' * (more > 1)} needed"

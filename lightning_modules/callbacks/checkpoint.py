@@ -7,6 +7,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from experiment.metrics import row as metric_row
+
 
 class BestAndLast(Checkpoint):
     """Writes ``checkpoints/last.ckpt`` at the start and after every epoch, ``best.ckpt`` after the best.
@@ -16,7 +18,7 @@ class BestAndLast(Checkpoint):
     Without validation the last epoch counts as the best.
 
     Args:
-        monitor: ``val_acc`` (higher is better) or ``val_loss`` (lower is better).
+        monitor: ``val_loss`` or ``val_`` with the key of a metric, whose row says which way is better.
     """
 
     def __init__(self, monitor: str = "val_acc") -> None:
@@ -41,7 +43,7 @@ class BestAndLast(Checkpoint):
         is_best = True
         if self.monitor in trainer.callback_metrics:
             score = float(trainer.callback_metrics[self.monitor])
-            sign = -1 if self.monitor.endswith("loss") else 1
+            sign = metric_row(self.monitor).sign
             is_best = self.best_score is None or sign * score > sign * self.best_score
             if is_best and not math.isnan(score):
                 self.best_score = score

@@ -10,20 +10,18 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from experiment.metrics import row as metric_row
 from experiment.run import write_atomically
+from lightning_modules.classifier import Classifier
 
 log = logging.getLogger(__name__)
-
-COLUMNS = (
-    "epoch", "step", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "train_seconds", "seconds",
-    "images_per_second",
-)  # fmt: skip
 
 
 class History(Callback):
     """Writes ``metrics.csv`` and logs a line after every epoch.
 
-    ``epoch`` and ``step`` count what is finished, ``lr`` is the rate of the epoch's last step,
+    A row has a column for the loss and each of the metrics, of training and of validation. ``epoch`` and
+    ``step`` count what is finished, ``lr`` is the rate of the epoch's last step,
     ``train_seconds`` are those of training alone, ``seconds`` of the whole epoch with its validation.
     The rows are part of the checkpoint: a resumed run goes on where its checkpoint was written.
     """
@@ -65,38 +63,42 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
         pl_module.log("lr", self._lr)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        assert isinstance(pl_module, Classifier)
+        pl_module.measure("train")
+        keys = ["loss", *(metric.key for metric in pl_module.metrics if metric.when == "epoch")]
+        columns = [f"{stage}_{key}" for stage in ("train", "val") for key in keys]
         train_seconds = self._train_end - self._start
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "lr": self._lr,
-            **{name: metrics.get(name) for name in ("train_loss", "train_acc", "val_loss", "val_acc")},
+            **{name: pl_module.measured.get(name) for name in columns},
             "train_seconds": round(train_seconds, 3),
             "seconds": round(time.perf_counter() - self._start, 3),
             "images_per_second": round(self._images / train_seconds, 1),
         }
         self.rows.append(row)
         self._write(Path(trainer.default_root_dir) / "metrics.csv")
-        self._log_line(row, trainer.max_epochs)
+        self._log_line(row, keys, trainer.max_epochs)
 
     @rank_zero_only
     def _write(self, path: Path) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        columns = dict.fromkeys(column for row in (self.rows[-1], *self.rows) for column in row)
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_atomically(path, text.getvalue())
 
     @rank_zero_only
-    def _log_line(self, row: dict[str, Any], epochs: int | None) -> None:
-        figures = "  ".join(
-            f"{stage} loss {row[f'{stage}_loss']:.4f} acc {row[f'{stage}_acc']:.2%}"
-            for stage in ("train", "val")
-            if row[f"{stage}_loss"] is not None
-        )
+    def _log_line(self, row: dict[str, Any], keys: list[str], epochs: int | None) -> None:
+        figures = ""
+        for stage in ("train", "val"):
+            values = {key: row[f"{stage}_{key}"] for key in keys if row[f"{stage}_{key}"] is not None}
+            parts = [f"{key} {metric_row(key).short(value)}" for key, value in values.items()]
+            figures += f"{stage} {' '.join(parts)}  " if parts else ""
         width = len(str(epochs))
         log.info(
-            f"epoch {row['epoch']:>{width}}/{epochs}  {figures}  lr {row['lr']:.2e}  "
+            f"epoch {row['epoch']:>{width}}/{epochs}  {figures}lr {row['lr']:.2e}  "
             f"{row['seconds']:.1f} s  {row['images_per_second']:.0f} images/s"
         )

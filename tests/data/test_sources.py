@@ -3,10 +3,12 @@ import hashlib
 import http.server
 import logging
 import os
+import shutil
 import socket
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from torchvision.datasets import MNIST, FashionMNIST
 
 from experiment.errors import UserError
 from lightning_modules.data import SOURCES, ImageSet, image_tree, sources
-from lightning_modules.data.image_set import stratified_order, stratified_split
+from lightning_modules.data.image_set import stratified_order, stratified_part, stratified_split
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -93,7 +95,7 @@ def test_a_plain_tree_is_split_the_same_way_every_time(plain: Path):
     assert images.test_labels.bincount().tolist() == [3, 3]
     together = torch.cat([images.train_images, images.test_images])
     assert len(together.flatten(1).unique(dim=0)) == 20
-    (plain / ".cache" / "anypx-anych-0.3test.pt").unlink()
+    shutil.rmtree(plain / ".cache")
     assert same(images, image_folder(plain, test_fraction=0.3))
 
 
@@ -213,7 +215,7 @@ def replace_by_a_link(folder: Path, target: str) -> None:
         (lambda tree: flip_a_bit(tree / "train/cat/0.png", 0.5), r"train/cat/0\.png is not a readable image"),
         (lambda tree: empty(tree / "train/dog"), r"train/dog holds no image"),
         (lambda tree: (tree / "test/eel").rename(tree / "test/fox"), r"only one of them has eel, fox"),
-        (lambda tree: (tree / "test").rename(tree / "valid"), r"needs both train/ and test/"),
+        (lambda tree: (tree / "train").rename(tree / "valid"), r"has valid/ and test/ but no train/"),
         (lambda tree: replace_by_a_link(tree / "train/dog", "../dog"), r"train/dog/link\.png is a link to"),
         (lambda tree: replace_by_a_link(tree / "train/dog", "gone"), r"train/dog/link\.png cannot be read"),
         (lambda tree: tree.rename(tree.with_name("moved")), r"tree cannot be read .*data\.root=PATH"),
@@ -239,7 +241,7 @@ def test_impossible_channels(tree: Path):
 def test_a_class_too_small_to_split_is_named(plain: Path):
     for i in range(1, 10):
         (plain / "b" / f"{i}.png").unlink()
-    with pytest.raises(UserError, match=r"data\.test_fraction=0.2 splits the 1 images of class 'b'"):
+    with pytest.raises(UserError, match=r"data\.test_fraction=0.2 splits .* class 'b' has 1: it needs 2"):
         image_folder(plain)
 
 
@@ -258,8 +260,13 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_tree, "_decode", refuse)
 
 
+def facts_of(tree: Path) -> Path:
+    return tree / ".cache" / "anypx-anych-white.json"
+
+
 def cache_of(tree: Path) -> Path:
-    return tree / ".cache" / "anypx-anych.pt"
+    (path,) = (tree / ".cache").glob("*.images")
+    return path
 
 
 def test_a_second_start_decodes_nothing(tree: Path, request: pytest.FixtureRequest):
@@ -281,7 +288,10 @@ def test_a_second_start_decodes_nothing(tree: Path, request: pytest.FixtureReque
         lambda tree: save(tree / "test/cat/9.png", pixels(1, 60, 80, 3)),
         lambda tree: truncate(cache_of(tree)),
         lambda tree: cache_of(tree).write_bytes(b""),
-        *(lambda tree, at=at: flip_a_bit(cache_of(tree), at) for at in (0.5, 0.6, 0.7)),
+        *(lambda tree, at=at: flip_a_bit(cache_of(tree), at) for at in (0.0, 0.5, 0.9)),
+        lambda tree: cache_of(tree).unlink(),
+        lambda tree: truncate(facts_of(tree)),
+        lambda tree: facts_of(tree).write_bytes(b"[]"),
     ],
 )
 def test_a_stale_or_damaged_cache_is_rebuilt_in_place(
@@ -293,29 +303,33 @@ def test_a_stale_or_damaged_cache_is_rebuilt_in_place(
     image_folder(tree)
     change(tree)
     rebuilt = image_folder(tree)
-    assert same(rebuilt, image_tree._decode_tree(image_tree._list_tree(tree, True), None, None, 0.2))
-    assert [path.name for path in (tree / ".cache").iterdir()] == ["anypx-anych.pt"]
+    shutil.copytree(tree, tree.with_name("copy"), ignore=shutil.ignore_patterns(".cache"))
+    assert same(rebuilt, image_folder(tree.with_name("copy")))
+    assert {path.suffix for path in (tree / ".cache").iterdir()} == {".json", ".images"}
+    assert len([*(tree / ".cache").iterdir()]) == 2
     request.getfixturevalue("no_decoding")
     assert same(image_folder(tree), rebuilt)
 
 
 def test_no_flipped_bit_of_a_cache_is_ever_trusted(tree: Path):
-    expected = image_folder(tree)
-    intact = cache_of(tree).read_bytes()
-    key = torch.load(cache_of(tree), weights_only=True)["key"]
-    damaged = tree / "damaged.pt"
-    for at in np.random.default_rng(0).integers(0, len(intact), 400):
-        content = bytearray(intact)
-        content[at] ^= 1 << (at % 8)
-        damaged.write_bytes(content)
-        images = image_tree._read_cache(damaged, key)
-        assert images is None or same(images, expected)  # a bit may be one that nobody reads
+    images = image_folder(tree)
+    # what is mapped from a file changes with it
+    expected = replace(
+        images, train_images=images.train_images.clone(), test_images=images.test_images.clone()
+    )
+    for file in (cache_of, facts_of):
+        for at in np.random.default_rng(0).random(100):
+            flip_a_bit(file(tree), at)
+            assert same(image_folder(tree), expected)
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_warning(tree: Path, caplog: pytest.LogCaptureFixture):
+    expected = image_folder(tree)
+    shutil.rmtree(tree / ".cache")
     (tree / ".cache").write_text("a file where the folder should be")
-    assert len(image_folder(tree).train_images) == 15
+    assert same(image_folder(tree), expected)
     assert "cannot be written" in caplog.text
+    assert "data.cache=FOLDER" in caplog.text
 
 
 def test_starts_at_once_do_not_harm_each_other(tree: Path):
@@ -328,7 +342,7 @@ def test_starts_at_once_do_not_harm_each_other(tree: Path):
     with ThreadPoolExecutor(4) as threads:
         fingerprints = set(threads.map(start, range(8)))
     assert fingerprints == {image_folder(tree).fingerprint}
-    assert [path.name for path in (tree / ".cache").iterdir()] == ["anypx-anych.pt"]
+    assert len([*(tree / ".cache").iterdir()]) == 2
 
 
 def test_the_fingerprint_is_of_the_content(tree: Path, tmp_path: Path):
@@ -519,11 +533,33 @@ def test_a_split_is_shuffled_within_each_class():
     assert first.max() > 50
 
 
-@pytest.mark.parametrize("fraction", [0.001, 0.99])
-def test_a_split_without_a_class_names_it(fraction: float):
-    labels = torch.tensor([0] * 50 + [1] * 3)
-    with pytest.raises(UserError, match=f"data.val_fraction={fraction} splits the .* of class '[ab]'"):
-        stratified_split(labels, fraction, ("a", "b"), "data.val_fraction")
+@pytest.mark.parametrize("fraction", [0.001, 0.5, 0.99])
+def test_a_split_has_an_image_of_every_class_on_both_sides(fraction: float):
+    labels = torch.tensor([0] * 50 + [1] * 2 + [2] * 20)
+    left, held_out = stratified_split(labels, fraction, ("a", "b", "c"), "data.val_fraction")
+    assert torch.cat([left, held_out]).sort().values.tolist() == list(range(72))
+    assert len(held_out) == {0.001: 3, 0.5: 36, 0.99: 69}[fraction]
+    for part in (left, held_out):
+        assert (labels[part].bincount(minlength=3) > 0).all()
+
+
+def test_a_class_of_one_image_cannot_be_split():
+    labels = torch.tensor([0] * 50 + [1])
+    with pytest.raises(UserError, match=r"class 'b' has 1: it needs 2 .*val_fraction=0 holds nothing out"):
+        stratified_split(labels, 0.1, ("a", "b"), "data.val_fraction")
+    assert len(stratified_split(labels, 0, ("a", "b"), "data.val_fraction")[0]) == 51
+    with pytest.raises(UserError, match="class 'c' has 0"):
+        stratified_split(labels, 0, ("a", "b", "c"), "data.val_fraction")
+
+
+@pytest.mark.parametrize("number", [3, 10, 50])
+def test_a_part_has_every_class_and_is_part_of_a_larger_one(number: int):
+    labels = torch.tensor([0] * 50 + [1] * 2 + [2] * 20)
+    order = stratified_order(labels)
+    part = stratified_part(order, labels, number)
+    assert len(part) == number
+    assert set(labels[part].tolist()) == {0, 1, 2}
+    assert set(part.tolist()) < set(stratified_part(order, labels, number + 1).tolist())
 
 
 def test_progress_is_one_plain_line_where_nobody_watches(

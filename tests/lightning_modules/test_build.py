@@ -1,11 +1,16 @@
 """The one place that turns a ``_target_`` into an object."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from experiment.errors import UserError
-from lightning_modules.build import instantiate
+from experiment.instantiate import instantiate
+from experiment.schema import problems
+from lightning_modules.build import build_trainer
 
 
 def test_instantiate_passes_options_on():
@@ -15,23 +20,105 @@ def test_instantiate_passes_options_on():
     assert layer.bias is None
 
 
+# what torch, lightning and this project hold that imports, opens, writes, executes or loads something
+ATTACKS = [
+    "torch.nn.attention._fa3._fa3_import_module",
+    "torch.load",
+    "torch.hub.load",
+    "torch.nn.torch.load",
+    "torch.nn.modules.module.torch.load",
+    "torch.nn.modules.module.Module.load_state_dict",
+    "torch.nn.functional.importlib.import_module",
+    "torch.nn.parallel.distributed.os.system",
+    "torch.nn.factory_kwargs",
+    "torch.optim.swap_in_optimizer_params_and_state",
+    "torch.optim.swa_utils.AveragedModel",
+    "torch.optim.optimizer.warnings.sys.exit",
+    "torch.utils.cpp_extension.load",
+    "lightning.pytorch.Trainer",
+    "lightning.pytorch.callbacks.os.system",
+    "lightning.pytorch.callbacks.model_checkpoint.shutil.rmtree",
+    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
+    "lightning.pytorch.loggers.csv_logs.ExperimentWriter",
+    "lightning.pytorch.utilities.migration.migrate_checkpoint",
+    "lightning.fabric.utilities.cloud_io._load",
+    "lightning_modules.build.import_module",
+    "lightning_modules.loading.pickle.loads",
+    "lightning_modules.loading.load_checkpoint",
+    "lightning_modules.data.sources.cifar10",
+    "lightning_modules.networks.blocks.OrderedDict",
+    "lightning_modules.networks.blocks.torch_nn.Linear",
+    "lightning_modules.callbacks.figures.plt.savefig",
+    "experiment.run.write_atomically",
+    "os.system",
+    "builtins.eval",
+    "subprocess.Popen",
+    "__main__.main",
+    "",
+    "torch.nn.",
+    "torch..nn.Linear",
+    "torch.nnx.Linear",
+    "torch.nn.Linea",
+]
+
+
+@pytest.mark.parametrize("target", ATTACKS)
+def test_a_target_that_is_no_registered_kind_is_refused_and_nothing_is_imported(target, monkeypatch):
+    monkeypatch.setattr("experiment.instantiate.import_module", lambda name: pytest.fail(f"imports {name}"))
+    with pytest.raises(UserError, match="_target_="):
+        instantiate(OmegaConf.create({"_target_": target}))
+
+
+@pytest.mark.parametrize("script", ["evaluate.py", "predict.py", "export.py", "train.py"])
+def test_a_run_folder_from_a_stranger_runs_nothing(script, run_door, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(Path(__file__).parents[1] / "old_runs" / "finished", folder)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')")
+    config = OmegaConf.load(folder / "config.yaml")
+    target = "torch.nn.attention._fa3._fa3_import_module"
+    config.loss = {"_target_": target, "module_path": str(folder / "evil.py")}
+    OmegaConf.save(config, folder / "config.yaml")
+    more = {"predict.py": [f"images={tmp_path}"], "export.py": ["format=onnx"]}.get(script, [])
+    done = run_door(script, f"{'resume' if script == 'train.py' else 'run'}={folder}", *more)
+    assert done.code == 1
+    assert f"loss._target_={target}" in done.err
+    assert not (tmp_path / "harm").exists()
+
+
+KEEP = "+callbacks.keep={_target_:lightning.pytorch.callbacks.ModelCheckpoint,dirpath:kept}"
+
+
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("key", "value"),
     [
-        ("os.system", "only names from"),
-        ("builtins.eval", "only names from"),
-        ("torch.load", "only names from"),
-        ("torch.nnx.Linear", "only names from"),
-        ("torch.nn.Linea", "no such thing"),
-        ("torch.optim.nothing.Adam", "no such thing"),
-        # allowed modules hold what they import: none of that is a way out
-        ("lightning_modules.build.import_module", "not a class or function of"),
-        ("lightning_modules.loading.pickle", "not a class or function of"),
+        ("logger.tensorboard.name", "../../elsewhere"),
+        ("logger.tensorboard.version", "/tmp/elsewhere"),
+        ("logger.tensorboard.sub_dir", "~/elsewhere"),
+        ("callbacks.keep.dirpath", "/tmp/elsewhere"),
+        ("callbacks.keep.filename", "a/../../../{epoch}"),
+        ("callbacks.keep.dirpath", "file:///tmp/elsewhere"),
+        ("callbacks.keep.dirpath", "C:\\elsewhere"),
+        ("callbacks.keep.filename", "..\\elsewhere"),
+        ("name", "../up"),
+        ("name", "."),
+        ("name", "n" * 300),
+        ("sweep.name", "a/b"),
+        ("sweep.name", ".."),
+        ("output_dir", ""),
+        ("resume", " "),
     ],
 )
-def test_targets_outside_the_list_are_refused(target, message):
-    with pytest.raises(UserError, match=message):
-        instantiate(OmegaConf.create({"_target_": target}))
+def test_nothing_is_written_outside_the_output_folder(configure, key, value):
+    config = configure(KEEP)
+    assert problems(config) == []
+    OmegaConf.update(config, key, value, force_add=True)
+    (line,) = problems(config)
+    assert line.startswith(f"{key}=")
+
+
+def test_a_callback_s_folder_lies_in_the_run_folder(configure, tmp_path):
+    trainer = build_trainer(configure("logger=none", KEEP), tmp_path)
+    assert str(tmp_path / "kept") in [getattr(callback, "dirpath", None) for callback in trainer.callbacks]
 
 
 def test_options_that_do_not_fit_are_named():

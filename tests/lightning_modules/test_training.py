@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -64,8 +65,10 @@ def train_with(
     run = Run.create(config, Path(config.output_dir), "stopped")
     with monkeypatch.context() as patched:
         patched.setattr(training, "build_trainer", with_callback)
-        with pytest.raises(ending):
+        with pytest.raises(ending) as ended:
             train(config, run)
+    if ending is SystemExit:
+        assert ended.value.code == 143
     return run
 
 
@@ -181,6 +184,64 @@ def test_ctrl_c_ends_a_training_even_where_python_drops_it(configure: Configure,
         signal.signal(signal.SIGINT, before)
     assert run.status == "interrupted"
     assert run.metrics == []
+
+
+@pytest.fixture
+def slurm_job(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Path:
+    """As inside a Slurm job; returns the file in which a dummy scontrol notes what it is asked."""
+    asked, scontrol = tmp_path / "asked", tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    for name in ("NTASKS", "NTASKS_PER_NODE", "NNODES"):
+        monkeypatch.setenv(f"SLURM_{name}", "1")
+    for name in ("PROCID", "LOCALID", "NODEID"):
+        monkeypatch.setenv(f"SLURM_{name}", "0")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    return asked
+
+
+class Signal(Callback):
+    """Sends this process a signal in the middle of an epoch."""
+
+    def __init__(self, epoch: int, number: int) -> None:
+        self.epoch, self.number = epoch, number
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch, batch_idx: int):
+        if trainer.current_epoch == self.epoch and batch_idx == 1:
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("requeue", [False, True])
+def test_slurm_s_warning_ends_a_run_that_resumes_to_the_same_results(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, slurm_job: Path, requeue: bool
+):
+    config = configure(*TINY, "trainer.max_epochs=3", f"callbacks.interruption.requeue={requeue}")
+    whole = start(config, "whole")
+    stopped = train_with(Signal(1, signal.SIGUSR1), monkeypatch, config, SystemExit)
+    assert stopped.status == "interrupted"
+    assert not list(stopped.folder.rglob("hpc_ckpt*"))
+    assert slurm_job.exists() == requeue
+    if requeue:
+        assert slurm_job.read_text() == "requeue 4711\n"
+    # one that Lightning has written before, with other weights
+    (stopped.folder / "hpc_ckpt_1.ckpt").write_bytes(whole.checkpoint("last").read_bytes())
+    train(stopped.config, stopped)
+    for key in ("test_acc", "test_loss", "val_loss", "best_epoch", "final_train_loss"):
+        assert stopped.results[key] == whole.results[key]
+    # neither does a test without a checkpoint load it
+    untrained = evaluate(stopped, stopped.folder / "checkpoints" / "none.ckpt")
+    assert untrained["test_loss"] == pytest.approx(math.log(10), rel=0.2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_termination_signal_ends_a_run_with_its_code(configure: Configure, monkeypatch, number: int):
+    before = signal.getsignal(number)
+    config = configure(*TINY, "trainer.max_epochs=2")
+    run = train_with(Signal(1, number), monkeypatch, config, SystemExit)
+    assert run.status == "interrupted"
+    assert signal.getsignal(number) == before
 
 
 def test_the_seed_decides_everything(configure: Configure):

@@ -1,28 +1,29 @@
-"""Numbers as people read them: accuracies in per cent, their differences in points, times in seconds."""
+"""Numbers as people read them: accuracies in per cent, their differences in points, times in seconds.
+
+Every function takes the name of a metric or of a column, ``acc`` or ``val_acc``, and looks its row up.
+"""
 
 import math
 import statistics
 from collections.abc import Iterable
 
-WORDS = {"acc": "accuracy", "val": "validation", "train": "training", "flops": "FLOPs"}
+from experiment.metrics.table import row
 
 
 def name(metric: str) -> str:
     """A metric in words, with its unit."""
-    words = " ".join(WORDS.get(word, word) for word in metric.split("_"))
-    return f"{words}, {unit(metric).strip()}".removesuffix(", ")
+    return f"{row(metric).words}, {unit(metric).strip()}".removesuffix(", ")
 
 
 def unit(metric: str, is_effect: bool = False) -> str:
     """The unit behind a number, or a difference, of this metric, with a space that does not break."""
-    if "_acc" in metric:
-        return "\u00a0points" if is_effect or not metric.endswith("_acc") else "\u00a0%"
-    return "\u00a0s" if "seconds" in metric else ""
+    unit = row(metric).unit
+    return f"\u00a0{'points' if is_effect and unit == '%' else unit}" if unit else ""
 
 
 def factor(metric: str) -> float:
     """By which a metric is multiplied to be in its unit."""
-    return 100.0 if "_acc" in metric else 1.0
+    return row(metric).factor
 
 
 def number(metric: str, value: float | None) -> str:
@@ -48,12 +49,11 @@ def effect(metric: str, is_ratio: bool, value: float) -> str:
 
 
 def _digits(metric: str, value: float, sign: str = "", like: float | None = None) -> str:
-    """Accuracies to 0.01 %, all else to three digits, losses to four; or as many decimals as of ``like``."""
+    """Per cents to 0.01, all else to the digits of its row; or as many decimals as of ``like``."""
     value *= factor(metric)
-    if "_acc" in metric:
+    if factor(metric) == 100:
         return f"{value:{sign}.2f}"
     size = abs(value if like is None else like)
     if size >= 1000 or not math.isfinite(size) or size.is_integer():
         return f"{value:{sign},.0f}"
-    digits = 4 if "loss" in metric else 3
-    return f"{value:{sign}.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
+    return f"{value:{sign}.{max(0, row(metric).digits - 1 - math.floor(math.log10(size)))}f}"

@@ -1,0 +1,107 @@
+"""What every command shares: the packages it needs, how it is called, how a mistake ends."""
+
+from __future__ import annotations  # an older Python must get as far as to say that it is too old
+
+import functools
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from experiment.errors import UserError
+
+TRUSTED_PACKAGES = "TRUSTED_PACKAGES"
+"""Environment variable: packages of the user's own that configurations may name, separated by commas."""
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "lightning": "lightning",
+    "hydra": "hydra-core",
+    "omegaconf": "omegaconf",
+    "torchmetrics": "torchmetrics",
+    "tensorboard": "tensorboard",
+    "numpy": "numpy",
+    "PIL": "pillow",
+    "matplotlib": "matplotlib",
+    "tqdm": "tqdm",
+    "threadpoolctl": "threadpoolctl",
+    "scipy": "scipy",
+    "markdown": "markdown",
+    "filelock": "filelock",
+}
+"""What has to be there: the name in an ``import`` → the name that pip knows."""
+
+
+def require_packages() -> None:
+    """End the process with a way on where this Python is too old or lacks one of :data:`PACKAGES`."""
+    is_old = sys.version_info < (3, 11)
+    missing = [name for module, name in PACKAGES.items() if find_spec(module) is None]
+    if not (is_old or missing):
+        return
+    version = ".".join(map(str, sys.version_info[:2]))
+    lack = "is too old, 3.11 or newer is needed" if is_old else f"lacks {', '.join(missing)}"
+    here, own = os.path.relpath(ROOT), ROOT / ".venv"
+    if not (ROOT / "pyproject.toml").exists():  # installed without its dependencies
+        ways = [f"python -m pip install {' '.join(missing)}"]
+    elif own.exists() and Path(sys.prefix).resolve() != own:
+        ways = [f"source {shlex.quote(os.path.relpath(own))}/bin/activate"]
+    else:
+        ways = [
+            f"python -m pip install -e {shlex.quote(here)}",
+            "make train   (makes an environment of its own)",
+        ]
+    script = Path(sys.argv[0]).name
+    sys.stderr.write(
+        f"error: {sys.executable} (Python {version}) {lack}.\n"
+        f"       First:  {'   or   '.join(ways)}\n"
+        f"       then:   {invocation(Path(script).stem.removeprefix('lic-')) if script else 'try again'}\n"
+    )
+    raise SystemExit(1)
+
+
+def invocation(name: str) -> str:
+    """How the user calls the entry point ``name``: ``python train.py``, or, installed, ``lic-train``."""
+    is_console_command = Path(sys.argv[0]).name.startswith("lic-")
+    return f"lic-{name}" if is_console_command else f"python {name}.py"
+
+
+def stop(error: UserError) -> NoReturn:
+    """Print the message of ``error`` alone and exit with code 1."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def entry_point(main: Callable[[], None]) -> Callable[[], None]:
+    """Make ``main`` a command: a user's mistake becomes its message and exit code 1, Ctrl-C code 130."""
+
+    @functools.wraps(main)
+    def command() -> None:
+        try:
+            if os.environ.get(TRUSTED_PACKAGES):
+                sys.path.append(str(Path.cwd()))  # where it often lies; last, so that it hides nothing
+            main()
+        except UserError as error:
+            stop(error)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
+    return command
+
+
+@contextmanager
+def loading(what: str = "torch") -> Iterator[None]:
+    """Say on a terminal what is being loaded, which takes seconds, for as long as it takes."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(f"loading {what} …", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,189 @@
+"""The run that a composed configuration means: a new one, one to go on with, or a job of a sweep."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+from experiment.config import choices, run_config
+from experiment.errors import UserError
+from experiment.run import Run
+from experiment.schema import problems
+from experiment.sweep import Job, problems_in_sweep
+
+log = logging.getLogger(__name__)
+
+_held: list[FileLock] = []
+"""The locks of GPUs, held until this process ends."""
+
+PREEMPTED = 128 + 15
+"""Exit code of a run that SIGTERM, SIGHUP or a cluster's warning ended; it can be resumed."""
+
+
+def termination_signals() -> list[int]:
+    """The signals that ask a run to end: SIGTERM, a closed terminal's and the one by which Slurm warns."""
+    names = ("SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has the first one only
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def install_handler(number: int, handler: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
+    """Handle a signal, unless this process ignores it (as under nohup) or this is not its main thread.
+
+    Returns:
+        What puts the former handler back.
+    """
+    former: Any = signal.getsignal(number)
+    if threading.current_thread() is not threading.main_thread() or former in (signal.SIG_IGN, None):
+        return lambda: None
+    signal.signal(number, handler)
+
+    def restore() -> None:
+        signal.signal(number, former)
+
+    return restore
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Have the signals that ask a run to end raise SystemExit(:data:`PREEMPTED`)."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(PREEMPTED)
+
+    restore = [install_handler(number, end) for number in termination_signals()]
+    try:
+        yield
+    finally:
+        for former in restore:
+            former()
+
+
+def requeue_slurm_job() -> None:
+    """Hand the Slurm job of this process back, to be started again when its turn comes."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+    except OSError as failure:
+        log.warning(f"Slurm job {job} was not requeued: {failure}")
+    except subprocess.CalledProcessError as failure:
+        log.warning(f"Slurm job {job} was not requeued: {failure.stderr.strip()}")
+
+
+def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
+    """The run that a single configuration means: a new folder, or with ``resume`` the folder named there.
+
+    Args:
+        composed: the configuration.
+        hydra_config: its ``hydra`` node.
+
+    Raises:
+        UserError: for values that are not allowed, or no run to resume.
+    """
+    config = run_config(composed)
+    if wrong := problems(config):
+        raise UserError("\n       ".join(wrong))
+    if config.resume:
+        run = Run.open(Path(config.resume))
+        run.check_resumable()
+        return run
+    chosen = choices(hydra_config)
+    automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
+
+
+def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
+    """The run that a job of a sweep is to train, or None where it is not to be trained now.
+
+    Args:
+        composed: what the launcher hands over: ``resume`` is the job's folder, or null where another sweeper
+            than ours drew the values.
+        hydra_config: its ``hydra`` node.
+
+    Raises:
+        UserError: for values that are not allowed.
+    """
+    folder = Path(hydra_config.sweep.dir).absolute()
+    if composed.resume:
+        run = Run.open(Path(composed.resume))
+        run.is_job = True
+    else:
+        config = run_config(composed)
+        if wrong := problems_in_sweep(config):
+            raise UserError("\n       ".join(wrong))
+        task = (override.lstrip("+") for override in hydra_config.overrides.task)
+        overrides = dict(item.split("=", 1) for item in task if not item.startswith("sweep."))
+        job = Job(folder, overrides, config, choices(hydra_config))
+        if not job.prepare():
+            return None
+        run = job.run
+    if run.is_busy or (composed.sweep.fail_fast and _has_failed(folder)):
+        return None
+    claim_gpu(folder)
+    return run
+
+
+def _has_failed(folder: Path) -> bool:
+    """Whether a job of the sweep in ``folder`` has failed since this session began.
+
+    The sweeper has made the jobs that failed before pending again. Another sweeper than ours leaves no list
+    of its jobs; there, what counts is a failure since this process began to work for it.
+    """
+    began = os.environ.setdefault("SWEEP_BEGAN", str(time.time()))
+    listed = folder / "sweep.json"
+    jobs = [job["folder"] for job in json.loads(listed.read_text())["jobs"]] if listed.exists() else None
+    for path in folder.glob("*/provenance.json"):
+        is_of_session = path.parent.name in jobs if jobs is not None else path.stat().st_mtime >= float(began)
+        noted = json.loads(path.read_text())
+        if is_of_session and (noted["status"] == "failed" or "refused" in noted):
+            return True
+    return False
+
+
+def claim_gpu(folder: Path, gpus: Sequence[str] | None = None) -> None:
+    """Give this process a GPU of its own where the machine has several, before torch is imported.
+
+    Processes of one sweep agree by locks in its ``folder``; with more processes than GPUs they share.
+
+    Args:
+        folder: of the sweep.
+        gpus: names of the GPUs as ``CUDA_VISIBLE_DEVICES`` takes them; default: those this process sees.
+    """
+    if gpus is None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        listed = sorted(Path("/proc/driver/nvidia/gpus").glob("*"))
+        gpus = visible.split(",") if visible is not None else [str(index) for index in range(len(listed))]
+    if len(gpus) < 2:
+        return
+    chosen = gpus[os.getpid() % len(gpus)]
+    for gpu in gpus:
+        lock = FileLock(folder / f".gpu-{gpu.replace('/', '_')}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        _held.append(lock)
+        chosen = gpu
+        break
+    os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+
+
+def study_storage(folder: str) -> str:
+    """Address of an Optuna study in the sweep's ``folder``, which is made if it is missing."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder}/study.db"

@@ -1,0 +1,461 @@
+"""Nothing is compared that differs in more than is said, and no verdict says more than the runs do."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from folders import GIT, HELPS, claim, write_definition, write_run, write_sweep
+
+from experiment.report.answers import Answer, answer
+from experiment.report.questions import parse_claim, questions
+from experiment.report.runs import Collection, read
+
+
+def ask(*folders: Path, delta: float | None = None) -> list[Answer]:
+    runs = Collection(folders)
+    return answer(questions(runs)[0], runs, delta)
+
+
+def notes(*folders: Path) -> str:
+    return "\n".join(questions(Collection(folders))[1])
+
+
+def write_cases(folder: Path, cases: list[tuple[dict[str, Any], list[float]]], claims=()) -> Path:
+    """A sweep of cases: overrides of each with the accuracies of seeds 0, 1, …; group options are choices."""
+    jobs = []
+    for number, (overrides, accuracies) in enumerate(cases):
+        choices = {key: str(value) for key, value in overrides.items() if "." not in key}
+        config = {key: value for key, value in overrides.items() if "." in key}
+        for seed, acc in enumerate(accuracies):
+            name = f"job{number}-{seed}"
+            jobs.append(
+                {
+                    "folder": name,
+                    "overrides": {**{k: str(v) for k, v in overrides.items()}, "seed": str(seed)},
+                }
+            )
+            write_run(folder / name, seed, acc=acc, config=config, choices=choices)
+    write_definition(folder, [*dict.fromkeys(key for case, _ in cases for key in case), "seed"], jobs, claims)
+    return folder
+
+
+# what is comparable
+
+
+def test_runs_of_different_data_sets_are_never_compared(tmp_path):
+    for seed in range(3):
+        write_run(
+            tmp_path / "o" / f"m{seed}",
+            seed,
+            acc=0.99 + seed / 1000,
+            choices={"model": "mnist", "data": "mnist"},
+        )
+        other = {"data.dataset": "cifar10", "optimizer.lr": 0.1, "model._target_": "nets.baseline"}
+        chosen = {"model": "baseline", "data": "cifar10"}
+        write_run(tmp_path / "o" / f"c{seed}", seed, acc=0.5 + seed / 100, config=other, choices=chosen)
+    assert ask(tmp_path / "o") == []
+    assert "data" in Collection([tmp_path / "o"]).keys
+
+
+def test_image_folders_with_other_images_are_different_data_sets(tmp_path):
+    for number, fingerprint in enumerate(("aa", "bb")):
+        for seed in range(3):
+            write_run(
+                tmp_path / "o" / f"{fingerprint}{seed}", seed, acc=0.5 + seed / 100,
+                config={"data.dataset": "image_folder", "model.dropout": 0.5 * number},
+                provenance={"data": {"dataset": "image_folder", "fingerprint": fingerprint}},
+            )  # fmt: skip
+    assert ask(tmp_path / "o") == []
+
+
+def test_settings_that_change_together_are_listed_and_none_of_them_gets_a_verdict(tmp_path):
+    for seed in range(4):
+        adam = {"optimizer._target_": "Adam", "optimizer.lr": 1e-3, "trainer.max_epochs": 3}
+        sgd = {"optimizer._target_": "SGD", "optimizer.lr": 0.1, "trainer.max_epochs": 9}
+        for name, config, acc in (("adam", adam, 0.9), ("sgd", sgd, 0.8)):
+            write_run(tmp_path / "o" / f"{name}{seed}", seed, acc=acc + seed * (0.01 + (acc < 0.85) / 1e3),
+                      config=config, choices={"optimizer": name})  # fmt: skip
+    (given,) = ask(tmp_path / "o")
+    assert (
+        given.question.text == "Do these settings (optimizer, trainer.max_epochs) matter together on mnist?"
+    )
+    assert given.verdict.startswith(
+        "decided: these settings change together (optimizer, trainer.max_epochs), no verdict on one of them: "
+    )
+
+
+def test_what_changes_one_by_one_is_asked_one_by_one(tmp_path):
+    cases = [({"model.dropout": d, "optimizer.lr": r}, [0.9 + d / 10 + r, 0.91 + d / 9 + r, 0.92 + d / 8 + r])
+             for d in (0.0, 0.5) for r in (0.01, 0.1)]  # fmt: skip
+    asked = ask(write_cases(tmp_path / "s", cases))
+    assert [given.question.text for given in asked] == [
+        "Does model.dropout matter on mnist?", "Does optimizer.lr matter on mnist?",
+    ]  # fmt: skip
+
+
+def test_a_claim_about_one_setting_gets_no_verdict_where_others_change_with_it(tmp_path):
+    cases = [
+        ({"model": "mnist", "trainer.max_epochs": 10, "model.engine": "torch"}, [0.99, 0.991, 0.992, 0.993]),
+        ({"model": "custom", "trainer.max_epochs": 5, "model.engine": "numpy"}, [0.97, 0.972, 0.971, 0.974]),
+    ]
+    engine = claim({"model.engine=torch": 1, "model.engine=numpy": -1})
+    whole = claim({"model=mnist trainer.max_epochs=10": 1, "model=custom trainer.max_epochs=5": -1})
+    alone, together = ask(write_cases(tmp_path / "s", cases, [engine, whole]))
+    assert alone.verdict.startswith("no verdict: these settings change together: model.engine, ")
+    assert "trainer.max_epochs" in alone.verdict
+    assert together.verdict == "held"
+
+
+def test_a_difference_of_differences_spans_data_sets_and_names_what_else_changes(tmp_path):
+    cases = []
+    for data, epochs, accs in (("cifar10", 10, {"0": [0.8, 0.81], "0.7": [0.7, 0.72]}),
+                               ("mnist", 5, {"0": [0.99, 0.98], "0.7": [0.98, 0.975]})):  # fmt: skip
+        cases += [
+            (
+                {"data": data, "data.dataset": data, "trainer.max_epochs": epochs, "model.dropout": float(d)},
+                accs[d],
+            )
+            for d in accs
+        ]
+    terms = {"data=cifar10 model.dropout=0": 1, "data=cifar10 model.dropout=0.7": -1,
+             "data=mnist model.dropout=0": -1, "data=mnist model.dropout=0.7": 1}  # fmt: skip
+    across = {"data=cifar10 model.dropout=0": 1, "data=mnist model.dropout=0": -1}
+    folder = write_cases(tmp_path / "s", cases, [claim(terms), claim(across)])
+    (given,) = ask(folder)
+    (contrast,) = given.question.contrasts
+    # (0.8 − 0.7) − (0.99 − 0.98) and (0.81 − 0.72) − (0.98 − 0.975)
+    assert list(contrast.values.values()) == pytest.approx([0.09, 0.085])
+    assert contrast.across == ["trainer.max_epochs"]
+    assert "it compares cifar10 with mnist: runs of one data set are comparable" in notes(folder)
+
+
+def test_a_claim_that_names_no_data_set_is_asked_on_each(tmp_path):
+    cases = [({"data.dataset": data, "model.dropout": d}, [acc + d / 10, acc + d / 9, acc + d / 8])
+             for data, acc in (("cifar10", 0.6), ("mnist", 0.9)) for d in (0.0, 0.5)]  # fmt: skip
+    (given,) = ask(write_cases(tmp_path / "s", cases, [HELPS]))
+    assert [contrast.scope.partition(",")[0] for contrast in given.question.contrasts] == ["cifar10", "mnist"]
+    assert [finding.found.n for finding in given.findings] == [3, 3]
+
+
+def test_identical_runs_count_once(tmp_path):
+    for value in (0.0, 0.5):
+        for seed in (0, 1, 2):
+            for copy in ("a", "b"):
+                write_run(tmp_path / "o" / f"{copy}{value}{seed}", seed, acc=0.9 + value / 100 + seed / 1000,
+                          config={"model.dropout": value, "name": copy})  # fmt: skip
+    runs = Collection([tmp_path / "o"])
+    assert (len(runs.records), len(runs.finished), len(runs.repeats)) == (12, 6, 6)
+    (given,) = ask(tmp_path / "o")
+    assert given.findings[0].found.n == 3
+
+
+@pytest.mark.parametrize(
+    ("provenance", "named"),
+    [
+        ({"git": GIT | {"commit": "b" * 40}}, "commit differs: aaaaaaaaaa (3 runs), bbbbbbbbbb (3 runs)"),
+        (
+            {"git": GIT | {"changed_files": ["M x"], "diff_sha256": "c" * 64}},
+            "3 of 6 runs had uncommitted changes",
+        ),
+        (
+            {"data": {"dataset": "mnist", "fingerprint": "bad"}},
+            "data mnist differs: f00 (3 runs), bad (3 runs)",
+        ),
+        ({"packages": {"torch": "2.7"}}, "torch differs: 2.6 (3 runs), 2.7 (3 runs)"),
+        (
+            {"hardware": {"processor": "y", "cores": 2}},
+            "processor differs: x, 2 cores (3 runs), y, 2 cores (3 runs)",
+        ),
+        ({"gpus": ["H100"]}, "GPUs differs: none (3 runs), H100 (3 runs)"),
+    ],
+)
+def test_circumstances_that_differ_within_a_comparison_are_named(tmp_path, provenance, named):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "o" / f"a{seed}", seed, acc=0.9 + seed / 100)
+        config = {"model.dropout": 0.5}
+        write_run(
+            tmp_path / "o" / f"b{seed}", seed, acc=0.91 + seed / 99, config=config, provenance=provenance
+        )
+    (given,) = ask(tmp_path / "o")
+    what, _, values = named.partition(": ")
+    (caveat,) = (
+        given.question.contrasts[0].caveats
+        if "uncommitted" not in named
+        else given.question.contrasts[0].caveats[1:]
+    )
+    assert caveat.startswith(what)
+    assert all(value in caveat for value in values.split("runs), "))
+
+
+def test_precision_is_a_setting_like_any_other(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(
+            tmp_path / "o" / f"a{seed}", seed, acc=0.9 + seed / 100, config={"trainer.precision": "32-true"}
+        )
+        config = {"model.dropout": 0.5, "trainer.precision": "bf16-mixed"}
+        write_run(tmp_path / "o" / f"b{seed}", seed, acc=0.91 + seed / 99, config=config)
+    (given,) = ask(tmp_path / "o")
+    assert given.question.changed == ("model.dropout", "trainer.precision")
+
+
+def test_a_key_that_older_runs_did_not_know_is_as_good_as_null(tmp_path):
+    write_run(tmp_path / "o" / "a", 0)
+    write_run(tmp_path / "o" / "b", 1, acc=0.8, config={"data.fold": None})
+    write_run(tmp_path / "o" / "c", 2, acc=0.7, config={"data.fold": 3})
+    a, b, c = (read(tmp_path / "o" / name) for name in "abc")
+    assert a.settings == b.settings != c.settings
+
+
+# claims
+
+
+def test_a_claim_that_holds_with_its_size(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92, 0.93], "0.5": [0.911, 0.919, 0.931, 0.941]}
+    (given,) = ask(write_sweep(tmp_path / "s", values, [HELPS | {"claimed": 0.01}]))
+    assert given.verdict == "held"
+    assert given.findings[0].found.mean == pytest.approx(0.0105)
+    assert "The claimed +1.00 is inside the interval" in given.effect(given.findings[0])
+    for size, where, said in (
+        (0.1, "larger than", "held in direction, smaller than claimed"),
+        (0.001, "smaller than", "held: larger than claimed"),
+        ([0.001, 0.1], "inside", "held"),
+    ):
+        (given,) = ask(write_sweep(tmp_path / f"s{size}", values, [HELPS | {"claimed": size}]))
+        assert f"is {where} the interval" in given.effect(given.findings[0])
+        assert given.verdict == said
+
+
+def test_a_claimed_size_above_the_whole_interval_is_excluded(tmp_path):
+    # pooling's differences on CIFAR-10: mean −1.50, interval −3.14 to +0.13, claimed +0.3
+    differences = [-0.034, -0.004, -0.014, -0.02, -0.003]
+    values = {"0.0": [0.6] * 5, "0.5": [0.6 + difference for difference in differences]}
+    (given,) = ask(write_sweep(tmp_path / "s", values, [HELPS | {"claimed": 0.003}]))
+    assert given.findings[0].found.high > 0
+    assert given.verdict == "no such effect: the claimed size is excluded"
+
+
+def test_an_effect_within_the_claimed_size_is_equivalence(tmp_path):
+    values = {"0.0": [0.6] * 6, "0.5": [0.6005, 0.5995, 0.6008, 0.5991, 0.6002, 0.5998]}
+    (given,) = ask(write_sweep(tmp_path / "s", values, [HELPS | {"claimed": 0.01}]))
+    assert given.verdict.replace("\u00a0", " ") == "equivalent: within ±1.00 points"
+    (given,) = ask(write_sweep(tmp_path / "t", values, [HELPS | {"delta": 0.02}]))
+    assert given.verdict.replace("\u00a0", " ") == "equivalent: within ±2.00 points"
+    (given,) = ask(write_sweep(tmp_path / "u", values), delta=0.005)
+    assert given.verdict.startswith("equivalent: ")
+
+
+def test_a_claim_is_contradicted_if_one_contrast_is_and_undecided_if_one_is(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92], "0.3": [0.89, 0.92, 0.921], "0.5": [0.95, 0.961, 0.97]}
+    better = {"model.dropout=0.5": 1, "model.dropout=0": -1}
+    worse = {"model.dropout=0": 1, "model.dropout=0.5": -1}
+    open_ = {"model.dropout=0.3": 1, "model.dropout=0": -1}
+    claims = [claim(better, worse), claim(better, open_), claim(better, better)]
+    assert [given.verdict for given in ask(write_sweep(tmp_path / "s", values, claims))] == [
+        "contradicted", "undecided: 1 held, 1 undecided", "held",
+    ]  # fmt: skip
+
+
+def test_a_ratio_is_a_factor(tmp_path):
+    write_sweep(tmp_path / "s", {"0.0": [0.5, 0.5], "0.5": [0.5, 0.5]}, [])
+    jobs = json.loads((tmp_path / "s" / "sweep.json").read_text())["jobs"]
+    for job, speed in zip(jobs, (100.0, 110.0, 201.0, 219.0), strict=True):
+        path = tmp_path / "s" / job["folder"] / "results.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"images_per_second": speed}))
+    faster = claim({"model.dropout=0.5": 1, "model.dropout=0": -1}, metric="images_per_second", scale="ratio")
+    write_definition(tmp_path / "s", ["model.dropout", "seed"], jobs, [faster | {"claimed": [5, 7]}])
+    (given,) = ask(tmp_path / "s")
+    text = given.effect(given.findings[0])
+    assert text.startswith("×2 (×1.8")
+    assert text.endswith("The claimed ×5 to ×7 is larger than the interval")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"metric": "test_acc"}, "a claim has a text and a metric"),
+        ("nonsense", "a claim has a text and a metric"),
+        (claim({"model.dropout=0.5": "much"}), "much"),
+        (claim({"model.dropout=0.5": 1}), "sum to 1: a comparison's sum to 0"),
+        (claim({"model.dropout=0.5": 2, "model.dropout=0": -1}), "sum to 1"),
+        (claim({"model.dropout=0.5": 2, "model.dropout=0": -1}, scale="ratio"), "sum to 1"),
+        (claim({"model.dropout=0.6": 1, "model.dropout=0": -1}), "no job has model.dropout=0.6"),
+        (claim(metric="benchmark.wall.x.ratio"), "benchmark.wall.x.ratio"),
+        (claim(), "no contrasts"),
+        (HELPS | {"size": 1}, "unknown key size"),
+        (HELPS | {"scale": "ratio", "claimed": -1}, "a factor is positive"),
+    ],
+)
+def test_a_claim_that_makes_no_sense_is_named(tmp_path, wrong, said):
+    folder = write_sweep(tmp_path / "s", {"0.0": [0.9, 0.91], "0.5": [0.91, 0.93]}, [wrong, HELPS])
+    assert len(ask(folder)) == 1
+    assert said in notes(folder)
+
+
+def test_claims_are_read_without_torch_or_matplotlib():
+    heavy = {"torch", "matplotlib", "scipy.special"}
+    code = f"import sys, experiment.report.questions; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+    assert parse_claim(HELPS).contrasts == ({"model.dropout=0.5": 1.0, "model.dropout=0": -1.0},)
+
+
+# failures
+
+
+def fail(folder: Path, overrides: dict[str, str], seeds: range) -> None:
+    """Make jobs of a sweep failures."""
+    content = json.loads((folder / "sweep.json").read_text())
+    for job in content["jobs"]:
+        if int(job["overrides"]["seed"]) in seeds and overrides.items() <= job["overrides"].items():
+            for name in ("provenance.json", "results.json"):
+                path = folder / job["folder"] / name
+                path.write_text(
+                    json.dumps(json.loads(path.read_text()) | {"status": "failed", "error": "NaN"})
+                )
+
+
+def test_survivors_alone_give_no_verdict(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92, 0.93, 0.94], "0.5": [0.911, 0.9205, 0.931, 0.9401, 0.951]}
+    folder = write_sweep(tmp_path / "s", values, [HELPS])
+    assert ask(folder)[0].verdict == "held"
+    fail(folder, {"model.dropout": "0.5"}, range(2, 5))
+    (given,) = ask(folder)
+    assert given.verdict.startswith("no verdict: 3 of 5 runs of model.dropout=0.5 failed")
+    told = HELPS | {"failed": 0.1}
+    content = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps(content | {"claims": [told]}))
+    (given,) = ask(folder)
+    assert given.findings[0].found.n == 5
+    assert given.findings[0].found.mean < 0
+
+
+def test_a_comparison_without_a_claim_has_no_winner_among_survivors(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92], "0.5": [0.95, 0.961, 0.97]}
+    folder = write_sweep(tmp_path / "s", values)
+    assert "beats" in ask(folder)[0].verdict
+    fail(folder, {"model.dropout": "0.5"}, range(1))
+    assert ask(folder)[0].verdict.startswith("no verdict: 1 of 3 runs of model.dropout=0.5 failed")
+
+
+def test_a_result_that_is_not_finite_is_a_failure(tmp_path):
+    folder = write_sweep(tmp_path / "s", {"0.0": [0.90, 0.91], "0.5": [0.95, math.nan]}, [HELPS])
+    assert ask(folder)[0].verdict.startswith("no verdict: 1 of 2 runs of model.dropout=0.5 failed")
+
+
+def test_jobs_still_to_come_are_no_failures(tmp_path):
+    folder = write_sweep(tmp_path / "s", {"0.0": [0.90, 0.91, 0.92], "0.5": [0.911, 0.92]}, [HELPS])
+    content = json.loads((folder / "sweep.json").read_text())
+    content["jobs"].append({"folder": "late", "overrides": {"model.dropout": "0.5", "seed": "2"}})
+    (folder / "sweep.json").write_text(json.dumps(content))
+    (given,) = ask(folder)
+    assert given.findings[0].found.n == 2
+    assert given.question.contrasts[0].unpaired == {("seed=2",): ["model.dropout=0.5"]}
+
+
+# seeds
+
+
+def test_pairs_of_one_seed_count_as_their_mean(tmp_path):
+    cases = [
+        ({"model.dropout": d, "optimizer.lr": r}, [0.9, 0.91 + d * r, 0.92])
+        for d in (0.0, 0.5)
+        for r in (1.0, 2.0)
+    ]
+    (given,) = ask(write_cases(tmp_path / "s", cases, [HELPS]))
+    (contrast,) = given.question.contrasts
+    assert len(contrast.values) == 6
+    assert list(contrast.seeds.values()) == pytest.approx([0, 0.75, 0])
+    assert given.findings[0].found.n == 3
+
+
+def test_an_effect_of_the_seed_gives_no_false_verdicts(tmp_path):
+    """Three seeds, four values of another knob, no effect: 31 % false verdicts if each pair counted."""
+    rng = np.random.default_rng(0)
+    write_cases(tmp_path / "s", [({"model.dropout": d, "optimizer.lr": r}, [0.5] * 3)
+                                 for d in (0.0, 0.5) for r in (1.0, 2.0, 3.0, 4.0)], [HELPS])  # fmt: skip
+    runs = Collection([tmp_path / "s"])
+    repetitions, false = 400, 0
+    for _ in range(repetitions):
+        of_seed = rng.normal(0, 0.01, (2, 3))  # how a seed treats each of the two values
+        for run in runs.records:
+            value = run.values["model.dropout"] == "0.5"
+            run.results = {
+                "test_acc": 0.5 + of_seed[int(value), int(run.values["seed"])] + rng.normal(0, 0.003)
+            }
+        (given,) = answer(questions(runs)[0], runs)
+        false += given.verdict in ("held", "contradicted")
+    assert false / repetitions < 0.08  # 5 % and three standard errors
+
+
+# comparisons without a claim
+
+
+def test_every_value_is_compared_with_every_other_and_the_winner_is_named(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92], "0.3": [0.95, 0.961, 0.97], "0.5": [0.905, 0.911, 0.935]}
+    (given,) = ask(write_sweep(tmp_path / "s", values))
+    assert [given.name(contrast) for contrast in given.question.contrasts] == [
+        "model.dropout=0.3 − model.dropout=0", "model.dropout=0.5 − model.dropout=0",
+        "model.dropout=0.5 − model.dropout=0.3",
+    ]  # fmt: skip
+    assert given.findings[0].verdict == "better"
+    assert given.findings[1].verdict.startswith("undecided: about")
+    assert given.findings[0].p == pytest.approx(3 * given.findings[0].found.p)
+    verdict = given.verdict.replace("\u00a0", " ")
+    assert verdict.startswith("decided: model.dropout=0.3 beats model.dropout=0.5 and all others: +4.33 (")
+
+
+def test_where_chance_may_be_at_work_the_leaders_are_named(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92], "0.3": [0.95, 0.961, 0.97], "0.5": [0.951, 0.96, 0.972]}
+    (given,) = ask(write_sweep(tmp_path / "s", values))
+    verdict = given.verdict.replace("\u00a0", " ")
+    assert verdict.startswith("undecided: model.dropout=0.5 leads model.dropout=0.3, by +0.07 (")
+    assert verdict.endswith("but chance may do that; both beat model.dropout=0")
+
+
+def test_the_winner_is_named_with_how_much_and_how_sure(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92, 0.93], "0.5": [0.951, 0.96, 0.972, 0.98]}
+    (given,) = ask(write_sweep(tmp_path / "s", values))
+    assert given.verdict.replace("\u00a0", " ").startswith(
+        "decided: model.dropout=0.5 beats model.dropout=0: +5.07 ("
+    )
+    assert "p = " in given.verdict
+    values = {"0.0": values["0.5"], "0.5": values["0.0"]}
+    (given,) = ask(write_sweep(tmp_path / "t", values))
+    assert given.verdict.replace("\u00a0", " ").startswith(
+        "decided: model.dropout=0 beats model.dropout=0.5: +5.07 ("
+    )
+
+
+def test_an_undecided_question_says_what_to_run_next(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92], "0.5": [0.905, 0.911, 0.935]}
+    folder = write_sweep(tmp_path / "s", values, [HELPS])
+    content = json.loads((folder / "sweep.json").read_text())
+    content["sessions"][0]["command"] = (
+        "python3.11 train.py -m 'model.dropout=0,0.5' seed=range(3) sweep.name=s"
+    )
+    (folder / "sweep.json").write_text(json.dumps(content))
+    (given,) = ask(folder)
+    assert given.verdict.startswith("undecided: about")
+    assert given.next_step.startswith("python train.py -m model.dropout=0,0.5 'seed=range(")
+    assert given.next_step.endswith(")' sweep.name=s")
+
+
+def test_two_sweeps_are_compared(tmp_path):
+    a = write_sweep(tmp_path / "a", {"0.0": [0.9, 0.91], "0.5": [0.92, 0.94]})
+    focal = {"config": {"loss.gamma": 2.0}, "choices": {"loss": "focal"}}
+    b = write_sweep(tmp_path / "b", {"0.0": [0.8, 0.815], "0.5": [0.82, 0.84]}, **focal)
+    assert [(given.question.changed, given.findings[0].found.n) for given in ask(a, b)] == [
+        (("model.dropout",), 2), (("loss",), 2),
+    ]  # fmt: skip
+
+
+def test_derived_metrics(tmp_path):
+    run = read(write_run(tmp_path / "run", curve=(0.5, 0.7, 0.6, 0.65, 0.6)))
+    assert run.metric("val_acc_falls") == pytest.approx(0.15)
+    assert run.metric("seconds_per_epoch") == pytest.approx(1.2)
+    assert read(write_run(tmp_path / "diverged", curve=(0.5, math.nan, 0.4))).metric("val_acc_falls") is None
