@@ -510,9 +510,7 @@ class CustomFocalLoss(nn.Module):
         self, alpha: float | Sequence[float] = 0.25, gamma: float = 2.0, reduction: str = "mean"
     ) -> None:
         super().__init__()
-        loss.check_loss(
-            "FocalLoss", reduction, gamma=gamma, alpha=None if isinstance(alpha, Sequence) else alpha
-        )
+        loss.check_loss("FocalLoss", reduction, gamma=gamma, alpha=alpha)
         self.gamma, self.reduction = gamma, reduction
         if isinstance(alpha, Sequence):
             self.register_buffer("alpha", torch.tensor(alpha, dtype=torch.float32), persistent=False)
