@@ -21,7 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiment.config import choices, override_lists, run_config
-from experiment.entry_point import stop
+from experiment.entry_point import stop, trusted_packages
 from experiment.errors import UserError
 from experiment.sweep import Job, Sweep, problems_in_sweep
 from experiment.worker import PREEMPTED
@@ -38,6 +38,8 @@ class Frozen:
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The sweep's own configuration with the folder that is the only one of ``sweep_overrides``."""
         config = copy.deepcopy(master_config)
+        for node in (config, config.hydra):  # read-only since Hydra 1.4, but a launcher sets its job's number
+            OmegaConf.set_readonly(node, False)
         with open_dict(config):
             (config.resume,) = sweep_overrides
         return config
@@ -167,7 +169,8 @@ class FolderSweeper(Sweeper):
         for name in ("hydra", "hydra_plugins"):  # a line for each job when it ends is enough
             logging.getLogger(name).setLevel(logging.WARNING)
         # jobs in other processes find the project however they are started
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+        here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH"), *here]))
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]
