@@ -59,7 +59,8 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
     try:
         return train(run.config, run)
     except (KeyboardInterrupt, SystemExit):
-        log.info(f"continue with: {invocation('train')} resume={run.folder}")
+        if run.has_begun:
+            log.info(f"continue with: {invocation('train')} resume={run.folder}")
         raise
     finally:
         if is_sweep and not config.resume:  # the sweeper is not ours, which prints these lines itself

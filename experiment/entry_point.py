@@ -33,6 +33,7 @@ PACKAGES = {
     "threadpoolctl": "threadpoolctl",
     "scipy": "scipy",
     "markdown": "markdown",
+    "filelock": "filelock",
 }
 """What has to be there: the name in an ``import`` → the name that pip knows."""
 

@@ -6,6 +6,7 @@ again, a changed configuration is another job.
 """
 
 import json
+import logging
 import shlex
 import statistics
 import sys
@@ -25,13 +26,13 @@ from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
-from experiment.run import Run
+from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
 
 FORMAT_VERSION = 1
 """Of ``sweep.json``; raised when a key changes its meaning."""
 
-ENDED = ("finished", "interrupted", "failed")
+log = logging.getLogger(__name__)
 
 
 def problems_in_sweep(config: DictConfig) -> list[str]:
@@ -61,25 +62,29 @@ class Job:
         before = next(parent.glob(f"*-{self.digest}"), None)
         name = self.label.replace(" ", ",").replace("/", "_")[:120]
         self.run = Run(before or parent / f"{name}-{self.digest}")
+        self.run.is_job = True
 
     @property
     def status(self) -> str:
-        """As :attr:`Run.status`, but ``killed`` where nobody is training what is said to run."""
-        if not self.run.folder.is_dir():
-            return "pending"
-        status = self.run.status
-        return "killed" if status == "running" and not self.run.is_busy else status
+        """As :attr:`Run.state`, where ``diverged`` is a way to have ``failed``."""
+        state = self.run.state
+        return "failed" if state == "diverged" else state
 
-    def lay_out(self) -> bool:
+    def prepare(self) -> bool:
         """Make the folder ready for training; False if that is done, or another process does it."""
-        status = self.status
-        if status in ("finished", "running"):
+        self.run.folder.mkdir(exist_ok=True)
+        try:
+            with self.run.locked():
+                action = at_start(self.run.state, self.run.has_checkpoint)
+                if action == "continue":
+                    self.run.reopen(self.config)
+                elif action == "begin":
+                    if aside := self.run.clear():
+                        log.warning(f"{self.label} begins anew: its finished epochs were moved to {aside}")
+                    self.run.write_pending(self.config, self.choices)
+                return action != "leave"
+        except Busy:
             return False
-        if status in ("interrupted", "killed"):
-            self.run.configure(self.config)  # the data may have moved
-        else:
-            self.run.lay_out(self.config, self.choices)
-        return True
 
 
 class Sweep:
@@ -97,10 +102,10 @@ class Sweep:
         self.jobs = [job for job in jobs if unique.setdefault(job.digest, job) is job]
         self._begun = time.monotonic()
         self._git = git_state()
-        self._unreported: dict[Job, str | None] = {}  # with the time at which an earlier session ended it
+        self._unreported: dict[Job, tuple[Any, ...] | None] = {}  # with the end of an earlier session
         self._worked = 0.0  # seconds of the jobs that ended in this session
 
-    def lay_out(self) -> list[Job]:
+    def prepare(self) -> list[Job]:
         """Write ``sweep.json`` and the folders of the jobs that are left, and return these jobs.
 
         From here on the configuration is fixed: jobs read it from their folders.
@@ -124,8 +129,8 @@ class Sweep:
                 "sessions": [*sessions, {"start": now(), "command": command(), "git": self._git}],
             },
         )
-        todo = [job for job in self.jobs if job.lay_out()]
-        self._unreported = {job: job.run.provenance.get("end") for job in todo}
+        todo = [job for job in self.jobs if job.prepare()]
+        self._unreported = {job: _ended(job.run) for job in todo}
         return todo
 
     def plan(self) -> str:
@@ -181,8 +186,7 @@ class Sweep:
 
     def _look(self) -> None:
         for job, before in list(self._unreported.items()):
-            noted = job.run.provenance
-            if noted.get("status") in ENDED and noted["end"] != before:
+            if (ended := _ended(job.run)) and ended != before:
                 del self._unreported[job]
                 self._worked += job.run.results.get("seconds", 0.0)
                 left = len(self._unreported)
@@ -223,6 +227,13 @@ def swept(run: Run) -> dict[str, str]:
     return next((dict(job["overrides"]) for job in jobs if job["folder"] == run.folder.name), {})
 
 
+def _ended(run: Run) -> tuple[Any, ...] | None:
+    """When and how the last attempt at a run ended; None while it goes on or there is none."""
+    noted = run.provenance
+    has_ended = noted.get("status") not in ("pending", "running") or "refused" in noted
+    return (noted.get("end"), noted.get("refused")) if has_ended else None
+
+
 def outcome(run: Run) -> str:
     """One phrase on how a run ended: its accuracies and time, or what went wrong."""
     results, status = run.results, run.status
@@ -231,6 +242,8 @@ def outcome(run: Run) -> str:
         figures = [f"{stage} {shown(results, name)}" for stage in ("test", "val")
                    if (name := f"{stage}_{key}") in results]  # fmt: skip
         return "  ".join([*figures, _duration(results.get("seconds", 0.0))])
+    if refused := run.provenance.get("refused"):
+        return f"NOT STARTED {refused['error']} (as before: {status})".splitlines()[0]
     return f"{status.upper()} {results.get('error', '')}".strip().splitlines()[0]
 
 

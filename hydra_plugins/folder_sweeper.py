@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from experiment.config import choices, override_lists, run_config
 from experiment.entry_point import stop, trusted_packages
 from experiment.errors import UserError
+from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
 from experiment.worker import PREEMPTED
 
@@ -110,7 +110,7 @@ class FolderSweeper(Sweeper):
             if self.config.sweep.dry_run:
                 print(sweep.plan())
                 return
-            todo = sweep.lay_out()
+            todo = sweep.prepare()
         except UserError as error:
             stop(error)
         with sweep.watched():
@@ -190,8 +190,14 @@ class FolderSweeper(Sweeper):
 
 
 def _record_failure(job: Job, returned: JobReturn) -> None:
-    """Note a failure that came before or after the run could note it itself."""
-    if returned.status == JobStatus.FAILED and job.run.status != "failed":
-        error = returned._return_value
-        lines = "".join(traceback.format_exception(error))
-        job.run.finish("failed", error=f"{type(error).__name__}: {error}", traceback=lines)
+    """Note a failure that came before the run could note it itself."""
+    error = returned._return_value
+    if returned.status != JobStatus.FAILED or isinstance(error, Busy):
+        return
+    try:
+        with job.run.locked():
+            noted = job.run.provenance.get("refused", job.run.results).get("error")
+            if job.run.state != "finished" and noted != describe(error):
+                job.run.withdraw(error)
+    except Busy:
+        pass  # who trains it now notes what becomes of it

@@ -220,8 +220,8 @@ class _Engine(nn.Module):
         """The layer for the settings as they are now."""
         for name, value in self.only.items():
             require(getattr(self, name) == value, self, f"{name}={value!r}", repr(getattr(self, name)))
-        settings = (getattr(self, name) for name in self.settings)
-        return _build(self.layer, *(tuple(s) if isinstance(s, list) else s for s in settings))
+        settings, kind = (getattr(self, name) for name in self.settings), self.layer  # type: Any, Any
+        return _build(kind, *(tuple(s) if isinstance(s, list) else s for s in settings))
 
     @property
     def has_bias(self) -> bool:

@@ -117,7 +117,7 @@ def cross_entropy_forward(
         column = _class_weights(where, "weight", weight, logits)
         q, weights = q * column, weights * column
     log_p, _ = log_softmax_forward(logits)
-    losses = -xp.sum(xp.where(q > 0, q * log_p, 0.0), axis=0)
+    losses = -xp.sum(q * xp.where(q > 0, log_p, 0.0), axis=0)
     value, divisor = _reduced(losses, reduction, weights)
     return value, (log_p, q, divisor)
 
@@ -164,7 +164,7 @@ def focal_loss_backward(saved: Any, grad: Array | float = 1.0) -> Array:
     xp = namespace(log_p)
     u, pt = -xp.expm1(log_pt), xp.exp(log_pt)
     ratio = xp.where(u > 0, log_pt / xp.where(u > 0, u, 1.0), -1.0)
-    slope = -alpha * u**gamma * (1 - gamma * xp.where(pt > 0, pt * ratio, 0.0))
+    slope = -alpha * u**gamma * (1 - gamma * pt * xp.where(pt > 0, ratio, 0.0))
     return (hot - xp.exp(log_p)) * slope[None, :] * _per_sample(grad, divisor)
 
 

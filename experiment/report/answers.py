@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiment.report import units
+from experiment.metrics import units
 from experiment.report.questions import Claim, Contrast, Question
 from experiment.report.runs import Collection
 from experiment.report.sequential import look_levels
@@ -47,18 +47,22 @@ class Finding:
 VERDICTS = {
     "held": "good", "held in direction": "good", "better": "good", "equivalent": "neutral",
     "no such effect": "bad", "contradicted": "bad", "worse": "bad", "undecided": "open", "no verdict": "open",
-    "measured": "neutral",
+    "measured": "neutral", "decided": "good",
 }  # fmt: skip
 """First words of a verdict, and what they mean for the claim."""
 
 
 @dataclass
 class Answer:
-    """A question with what was found: a finding for each contrast, the verdict and the next command."""
+    """A question with what was found: a finding for each contrast, the verdict and the next command.
+
+    ``leader`` is the best setting of a comparison so far.
+    """
 
     question: Question
     findings: list[Finding]
     verdict: str = ""
+    leader: str = ""
     next_step: str = ""
 
     @property
@@ -69,8 +73,19 @@ class Answer:
     @property
     def kind(self) -> str:
         """``good``, ``bad``, ``neutral`` or ``open``."""
-        first = re.split("[:,]", self.verdict)[0]
-        return VERDICTS.get(first, "good" if self.question.changed and " beats " in self.verdict else "open")
+        return VERDICTS[re.split("[:,]| \\(", self.verdict)[0]]
+
+    @property
+    def claimed(self) -> tuple[float, float] | None:
+        """The claimed size, from–to, as an effect is measured."""
+        return _claimed(self.claim) if self.claim.claimed else None
+
+    @property
+    def measured(self) -> str:
+        """The number of a benchmark beside the claimed one."""
+        value = self.question.measured
+        assert value is not None
+        return self.effect(Finding(Estimate(1, value, low=value, high=value)))
 
     def name(self, contrast: Contrast) -> str:
         """The sum as one writes it: ``optimizer.lr=0.1 − optimizer.lr=0.01``, with ÷ for a ratio."""
@@ -178,7 +193,7 @@ def _tests(claim: Claim, finding: Finding, delta: float | None) -> dict[str, flo
             found.p_below(least) if found.mean < least else found.p_above(most) if found.mean > most else 1.0
         )
         tests["p_size"] = min(1.0, 2 * one_sided)
-    if (half := _delta(claim, delta)) is not None:
+    if (half := equivalence(claim, delta)) is not None:
         # a look's interval is two-sided: both one-sided tests at half its level
         tests["p_equivalent"] = found.p_equivalent(half) * (1 if finding.level == LEVEL else 2)
     return tests
@@ -190,7 +205,8 @@ def _claimed(claim: Claim) -> tuple[float, float]:
     return (math.log(least), math.log(most)) if claim.is_ratio else (least, most)
 
 
-def _delta(claim: Claim, delta: float | None) -> float | None:
+def equivalence(claim: Claim, delta: float | None) -> float | None:
+    """Half the width of the region in which an effect counts as none: the claim's, its size, or ``delta``."""
     if claim.delta is not None:
         return math.log1p(claim.delta) if claim.is_ratio else claim.delta
     if claim.claimed:
@@ -230,7 +246,7 @@ def _verdict(
             return "held in direction, smaller than claimed"
         return "held: larger than claimed" if is_sized and found.mean > most else good
     if finding.p_equivalent < finding.level:
-        half = units.effect(claim.metric, claim.is_ratio, _delta(claim, delta) or 0.0).lstrip("+×")
+        half = units.effect(claim.metric, claim.is_ratio, equivalence(claim, delta) or 0.0).lstrip("+×")
         sign = "×÷" if claim.is_ratio else "±"
         return f"equivalent: within {sign}{half}{units.unit(claim.metric, is_effect=not claim.is_ratio)}"
     if is_sized and found.mean < least:
@@ -295,7 +311,7 @@ def _winner(given: Answer) -> str:
     means = {setting: math.fsum(values) / len(values) for setting, values in total.items() if values}
     if not means:
         return "undecided: no seed has a finished run of two settings"
-    best = max(means, key=means.__getitem__)
+    best = given.leader = max(means, key=means.__getitem__)
     told: list[tuple[str, Finding, float]] = []
     for finding, contrast in zip(given.findings, question.contrasts, strict=True):
         if best in contrast.terms and finding.found.n:
@@ -309,7 +325,7 @@ def _winner(given: Answer) -> str:
     beaten = [other for other, f, s in told if f.is_significant and s * f.found.mean > 0]
     if len(beaten) == len(told):
         rest = "" if len(told) == 1 else " and all others"
-        return f"{together}{best} beats {runner_up}{rest}: {by}, p = {finding.p:.2g} corrected"
+        return f"decided: {together}{best} beats {runner_up}{rest}: {by}, p = {finding.p:.2g} corrected"
     undecided = ", ".join(other for other, *_ in told if other not in beaten)
     text = f"undecided: {together}{best} leads {undecided}, by {by} over {runner_up}, but chance may do that"
     text = (

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from experiment.errors import UserError
+from experiment.metrics import learn
 from experiment.results import Row
 from experiment.run import Run
 from experiment.schema import KNOBS, flatten
@@ -72,7 +73,8 @@ class Record:
     def has_failed(self, name: str) -> bool:
         """Whether the run failed, or this metric of it is not finite: an outcome, too."""
         value = self.results.get(name)
-        is_finite = not isinstance(value, float) or math.isfinite(value)
+        is_finite = name not in self.results.get("not_finite", {})
+        is_finite &= not isinstance(value, float) or math.isfinite(value)
         return self.status == "failed" or (self.status == "finished" and not is_finite)
 
     @property
@@ -212,6 +214,7 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
         raise ValueError(f"has no {' and no '.join(absent)}")
     run = Run(folder)
     config, provenance, results, rows = flatten(run.config), run.provenance, run.results, run.metrics
+    learn(results.get("metrics", {}))
     status = str(provenance["status"])
     reason = {"running": "or killed", "pending": "not started yet"}.get(status, str(results.get("error", "")))
     if status == "finished":
