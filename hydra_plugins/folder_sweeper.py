@@ -19,6 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiment.claims import problems_of_claims
 from experiment.config import choices, override_lists, run_config
 from experiment.entry_point import stop, trusted_packages
 from experiment.errors import UserError
@@ -139,10 +140,12 @@ class FolderSweeper(Sweeper):
             run, chosen = composer.compose(job)
             wrong += problems_in_sweep(run)
             jobs.append(Job(folder, {key: job[key] for key in swept if key in job}, run, chosen))
+        plain: Any = OmegaConf.to_container(self.config.sweep)
+        claims = plain.get("claims") or []
+        wrong += problems_of_claims(claims, [(job.config, job.choices | job.overrides) for job in jobs])
         if wrong:
             raise UserError("\n       ".join(dict.fromkeys(wrong)))
-        plain: Any = OmegaConf.to_container(self.config.sweep)
-        return Sweep(folder, jobs, plain.get("claims", []))
+        return Sweep(folder, jobs, claims)
 
     def _combinations(self, arguments: list[str]) -> list[dict[str, str]]:
         """Of each job the overrides, key → value as text."""
