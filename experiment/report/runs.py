@@ -215,8 +215,11 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
         raise ValueError(f"has no {' and no '.join(absent)}")
     run = Run(folder)
     config, provenance, results, rows = flatten(run.config), run.provenance, run.results, run.metrics
-    learn(results.get("metrics", {}))
     status = str(provenance["status"])
+    # what is asked of a run is no setting of it
+    config = {key: value for key, value in config.items() if key.partition(".")[0] != "metrics"}
+    provenance.get("choices", {}).pop("metrics", None)
+    learn(results.get("metrics", {}))
     reason = {"running": "or killed", "pending": "not started yet"}.get(status, str(results.get("error", "")))
     if status == "finished":
         int(config["seed"])
@@ -225,7 +228,8 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
         if len(rows) != results["epochs"]:
             raise ValueError(f"metrics.csv has {len(rows)} epochs, results.json {results['epochs']}")
         if rows:
-            rises = np.diff([math.nan if row["val_acc"] is None else row["val_acc"] for row in rows])
+            accuracies = [row.get("val_acc") for row in rows]
+            rises = np.diff([math.nan if accuracy is None else accuracy for accuracy in accuracies])
             results["val_acc_falls"] = float(np.maximum(0, -rises).sum())  # keeps NaN, which max() does not
             results["seconds_per_epoch"] = results["train_seconds"] / len(rows)
     return Record(folder, status, reason, overrides, config, results, rows, provenance)
