@@ -19,8 +19,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiment.claims import problems_of_claims
 from experiment.config import choices, override_lists, run_config
-from experiment.entry_point import stop
+from experiment.entry_point import stop, trusted_packages
 from experiment.errors import UserError
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
@@ -38,6 +39,8 @@ class Frozen:
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The sweep's own configuration with the folder that is the only one of ``sweep_overrides``."""
         config = copy.deepcopy(master_config)
+        for node in (config, config.hydra):  # read-only since Hydra 1.4, but a launcher sets its job's number
+            OmegaConf.set_readonly(node, False)
         with open_dict(config):
             (config.resume,) = sweep_overrides
         return config
@@ -137,10 +140,12 @@ class FolderSweeper(Sweeper):
             run, chosen = composer.compose(job)
             wrong += problems_in_sweep(run)
             jobs.append(Job(folder, {key: job[key] for key in swept if key in job}, run, chosen))
+        plain: Any = OmegaConf.to_container(self.config.sweep)
+        claims = plain.get("claims") or []
+        wrong += problems_of_claims(claims, [(job.config, job.choices | job.overrides) for job in jobs])
         if wrong:
             raise UserError("\n       ".join(dict.fromkeys(wrong)))
-        plain: Any = OmegaConf.to_container(self.config.sweep)
-        return Sweep(folder, jobs, plain.get("claims", []))
+        return Sweep(folder, jobs, claims)
 
     def _combinations(self, arguments: list[str]) -> list[dict[str, str]]:
         """Of each job the overrides, key → value as text."""
@@ -167,7 +172,8 @@ class FolderSweeper(Sweeper):
         for name in ("hydra", "hydra_plugins"):  # a line for each job when it ends is enough
             logging.getLogger(name).setLevel(logging.WARNING)
         # jobs in other processes find the project however they are started
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+        here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH"), *here]))
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]

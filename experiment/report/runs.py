@@ -15,7 +15,7 @@ from experiment.errors import UserError
 from experiment.metrics import learn
 from experiment.results import Row
 from experiment.run import Run
-from experiment.schema import KNOBS, flatten
+from experiment.schema import flatten
 
 T = TypeVar("T")
 IGNORED = ("seed", "name", "output_dir", "resume", "data.root", "data.download")
@@ -147,7 +147,8 @@ class Collection:
         if len(self.sweeps) != 1 or self.loose:
             groups = [key for record in self.finished for key in record.choices]
             others = [key for record in self.finished for key in record.config]
-            keys = [key for key in [*groups, *KNOBS, *others] if key not in IGNORED]
+            others.sort(key=lambda key: not key.startswith("model."))  # what a person would name first
+            keys = [key for key in [*groups, *others] if key not in IGNORED]
             self.keys = telling(self.finished, keys, self.keys)
 
     def of(self, sweep: Sweep) -> list[Record]:

@@ -8,6 +8,7 @@ from torch.nn import functional
 from torch_reference import ENGINE, batch, both, network
 
 from lightning_modules import bridge
+from lightning_modules.focal_loss import FocalLoss
 from lightning_modules.optim import CustomAdam
 
 
@@ -369,6 +370,43 @@ def test_losses_on_torchs_logits(kind):
     (mine,) = torch.autograd.grad(2 * loss, logits)
     (other,) = torch.autograd.grad(2 * expected, logits)
     torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.5, [0.1, 1.0, 2.0, 0.7]])
+@pytest.mark.parametrize("kind", [bridge.CustomFocalLoss, FocalLoss])
+def test_focal_loss_weighs_each_class_and_bears_masked_ones(kind, alpha):
+    """By hand: the paper's eq. 5, a weight for each class being that of the target."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(8, 4, dtype=torch.float64), torch.arange(8) % 3
+    logits[:, 3] = -torch.inf
+    probability = logits.exp() / logits.exp().sum(1, keepdim=True)
+    expected = 0.0
+    for row, label in zip(probability, labels, strict=True):
+        weight = alpha if isinstance(alpha, float) else alpha[label]
+        expected -= weight * (1 - row[label]) ** 1.5 * row[label].log() / len(labels)
+    logits.requires_grad_()
+    loss = kind(alpha, gamma=1.5)(logits, labels)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad[:, 3].any()
+    impossible = kind(alpha)(logits, torch.full_like(labels, 3))
+    assert impossible == torch.inf
+    (gradient,) = torch.autograd.grad(impossible, logits)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_and_reductions_are_torchs(reduction, smoothing):
+    weight = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
+    logits, labels = torch.randn(7, 3, dtype=torch.float64, requires_grad=True), torch.randint(3, (7,))
+    settings, results = {"weight": weight, "reduction": reduction, "label_smoothing": smoothing}, []
+    for module in (ENGINE, nn):
+        loss = module.CrossEntropyLoss(**settings)(logits, labels)
+        results.append([loss, *torch.autograd.grad((loss * torch.arange(loss.numel()).add(1)).sum(), logits)])
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
 
 
 def adams(dtype=torch.float64):
