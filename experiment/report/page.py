@@ -318,8 +318,15 @@ def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
                         cells.setdefault(setting, {}).update({" ".join(pair): v for pair, v in cell.items()})
         effects = []
         for place, contrast in zip(places, contrasts, strict=True):
-            found = given.findings[place].found
-            effects.append(Effect(given.name(contrast), contrast.seeds, found.mean, found.low, found.high))
+            found, name, seeds = given.findings[place].found, given.name(contrast), contrast.seeds
+            mean, low, high = found.mean, found.low, found.high
+            if (
+                contrast.terms.get(given.leader, 1) < 0
+            ):  # shown from the leader's side, as the verdict says it
+                (other,) = set(contrast.terms) - {given.leader}
+                name, seeds = f"{given.leader} − {other}", {seed: -value for seed, value in seeds.items()}
+                mean, low, high = -mean, -high, -low
+            effects.append(Effect(name, seeds, mean, low, high))
         if any(effect.seeds for effect in effects):
             claim = given.claim
             made.append(
