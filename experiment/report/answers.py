@@ -150,37 +150,31 @@ def answer(asked: Sequence[Question], runs: Collection, delta: float | None = No
     return answers
 
 
-def decide(question: Question, max_seeds: int, contrasts: int) -> tuple[bool, list[str]]:
-    """Whether a claim is decided after the seeds so far, and its verdict contrast by contrast.
+def is_decided(asked: Sequence[Question], runs: Collection) -> bool:
+    """Whether every claim of a sequential sweep has a verdict, or can have none; valid after every seed."""
+    return not any("undecided" in given.verdict for given in answer(asked, runs) if given.question.sweep)
 
-    Valid after every seed: see :mod:`experiment.report.sequential`.
 
-    Args:
-        question: a claim, with what its sweep has until now.
-        max_seeds: after which the sweep ends in any case.
-        contrasts: of all claims of the sweep, among which the level is shared out.
+def _finding(question: Question, contrast: Contrast) -> Finding:
+    """Mean and interval over seeds.
+
+    In a sequential sweep those of the first look that decided, or of the last one: seeds added for another
+    claim change nothing.
     """
-    verdicts = []
-    for contrast in question.contrasts:
-        finding = _finding(question, contrast, max_seeds, contrasts)
-        for name, p in _tests(question.claim, finding, None).items():
-            setattr(finding, name, p)
-        verdicts.append(_verdict(question, contrast, finding, None, contrasts))
-    return not any(verdict.startswith("undecided") for verdict in verdicts), verdicts
-
-
-def _finding(question: Question, contrast: Contrast, max_seeds: int = 0, contrasts: int = 0) -> Finding:
-    """Mean and interval over seeds; in a sequential sweep at the level of the look after so many seeds."""
     values = list(contrast.seeds.values())
     size = 1.0 if question.claim.is_ratio else contrast.size
     sweep = question.sweep
-    if not max_seeds and sweep and sweep.max_seeds:
-        max_seeds, contrasts = sweep.max_seeds, sweep.contrasts
-    if not max_seeds:
+    if not (sweep and sweep.max_seeds):
         return Finding(estimate(values, size))
-    levels = look_levels(max_seeds, LEVEL / contrasts)
-    level = levels.get(min(len(values), max_seeds), 0.0)
-    return Finding(estimate(values, size, max(level, 1e-12)), level)
+    finding = Finding(estimate(values, size), 0.0)
+    for n, level in look_levels(sweep.max_seeds, LEVEL / sweep.contrasts).items():
+        if n <= len(values):
+            finding = Finding(estimate(values[:n], size, max(level, 1e-12)), level)
+            for name, p in _tests(question.claim, finding, None).items():
+                setattr(finding, name, p)
+            if not _verdict(question, contrast, finding, None, 1).startswith("undecided"):
+                break
+    return finding
 
 
 def _tests(claim: Claim, finding: Finding, delta: float | None) -> dict[str, float]:

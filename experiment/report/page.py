@@ -16,7 +16,7 @@ from experiment.errors import UserError
 from experiment.metrics import row, units
 from experiment.plots.comparison import Comparison, Effect, Panel, curves, multiples, verdict
 from experiment.plots.style import SERIES, png, svg, write_png
-from experiment.report import differences, latex, published
+from experiment.report import differences, latex, predictions, published
 from experiment.report.answers import Answer, answer, equivalence
 from experiment.report.html import page, runs_table
 from experiment.report.questions import questions
@@ -81,11 +81,15 @@ class Report:
         self.delta = delta
         self.title = ", ".join([*(sweep.name for sweep in runs.sweeps), *["single runs"] * bool(runs.loose)])
         self.pictures: dict[str, str] = {}
+        is_pair = len(runs.finished) == 2 and not runs.sweeps
+        self.pair = (runs.finished[0], runs.finished[1]) if is_pair else None
 
     @property
     def told(self) -> str:
         """What the command line says: the verdicts, and where the report is."""
         lines = [f"{given.question.text}  {given.verdict}" for given in self.answers]
+        if self.pair:
+            lines = [*_told_apart(*self.pair), *_came_out(*self.pair), *lines]
         return "\n".join([*lines, _counts(self.runs), f"report: {self.out / 'report.html'}"])
 
     def write(self, folder: Path) -> None:
@@ -108,6 +112,7 @@ class Report:
         runs, answers = self.runs, self.answers
         flags = differences.flags(runs.finished) + differences.not_told_apart(runs.finished, runs.keys)
         blocks = [f"# {escape(self.title)}", escape(_summary(runs, len(flags)))]
+        blocks += _difference(*self.pair) if self.pair else []
         if answers:
             blocks += ["## Verdicts", table(_verdict_rows(answers)), escape(_reading(answers))]
         parts = [(sweep.name, runs.of(sweep), sweep.swept) for sweep in runs.sweeps]
@@ -119,6 +124,7 @@ class Report:
             blocks += [f"## Results: {escape(name)}", _results(settings, keys), *_settings(settings, keys)]
             if labelled := _labelled(settings, keys):
                 blocks.append(self._curves(folder, labelled, name, number))
+                blocks += _calibration(labelled)
         for number, given in enumerate(answers, 1):
             blocks += [f"## {number}. {escape(given.question.text)}", f"**{escape(given.verdict)}**"]
             if comparisons := _comparisons(given, self.delta):
@@ -308,6 +314,75 @@ def _results(settings: Settings, keys: Sequence[str]) -> str:
     return table(rows)
 
 
+def _told_apart(a: Record, b: Record) -> list[str]:
+    """What differs between two runs: data, seed, settings, and what nobody set, a line each."""
+    known = [{"data": run.dataset, "seed": str(run.config.get("seed")), **run.settings} for run in (a, b)]
+    known = [
+        {**settings, **differences.circumstances(run)} for settings, run in zip(known, (a, b), strict=True)
+    ]
+    keys = dict.fromkeys([*known[0], *known[1]])
+    names = [key for key in keys if known[0].get(key) != known[1].get(key)]
+    lines = [f"{name}: {known[0].get(name, '–')} → {known[1].get(name, '–')}" for name in names]
+    return lines or ["the two runs were told the same, with the same code, data, hardware and versions"]
+
+
+def _came_out(a: Record, b: Record) -> list[str]:
+    """The results of two runs, a line each."""
+    names = dict.fromkeys(
+        name
+        for name in (*a.results, *b.results)
+        if name.startswith(("test_", "val_")) and name not in DERIVED
+    )
+    lines = []
+    for name in (*names, "train_seconds"):
+        values = [run.metric(name) for run in (a, b)]
+        if None not in values:
+            first, second = (value or 0.0 for value in values)
+            change = units.effect(name, False, second - first) + units.unit(name, is_effect=True)
+            lines.append(f"{name}: {units.number(name, first)} → {units.number(name, second)}, {change}")
+    of_images = [predictions.of_run(run) for run in (a, b)]
+    if of_images[0] and of_images[1] and (found := predictions.agreement(of_images[0], of_images[1])):
+        lines.append(
+            f"image by image: both right {found.both:,}, only the first {found.first:,}, only the second "
+            f"{found.second:,}, neither {found.neither:,}; McNemar p = {found.p:.2g} (of these two runs; "
+            "only seeds tell of their settings)"
+        )
+    return lines
+
+
+def _difference(a: Record, b: Record) -> list[str]:
+    """Two runs: first what differs between them, then what came out."""
+    blocks = []
+    for title, lines in (("What differs", _told_apart(a, b)), ("What came out", _came_out(a, b))):
+        blocks += [f"## {title}", "\n".join(f"- {escape(line)}" for line in lines)]
+    return blocks
+
+
+def _calibration(settings: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Of each setting what the predictions of its runs tell; nothing without any."""
+    rows: list[list[str]] = []
+    for label, records in settings.items():
+        found = [made for record in records if (made := predictions.of_run(record))]
+        if not found:
+            continue
+        c = predictions.calibration(found)
+        ensemble = predictions.ensemble_accuracy(found) if len(found) > 1 else None
+        rows.append([
+            label, str(len(found)), units.number("test_acc", ensemble), units.number("ece", c.ece),
+            units.number("nll", c.nll), f"{c.temperature:.2f}", units.number("ece", c.scaled_ece),
+            units.number("nll", c.scaled_nll),
+        ])  # fmt: skip
+    header = [
+        "from predictions.npz",
+        "runs",
+        "ensemble's accuracy",
+        "calibration error",
+        "NLL",
+        "temperature",
+    ]
+    return [table([[*header, "error with it", "NLL with it"], *rows])] if rows else []
+
+
 def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
     """What the picture of an answer shows: the contrasts of each data set apart."""
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -327,8 +402,15 @@ def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
                         cells.setdefault(setting, {}).update({" ".join(pair): v for pair, v in cell.items()})
         effects = []
         for place, contrast in zip(places, contrasts, strict=True):
-            found = given.findings[place].found
-            effects.append(Effect(given.name(contrast), contrast.seeds, found.mean, found.low, found.high))
+            found, name, seeds = given.findings[place].found, given.name(contrast), contrast.seeds
+            mean, low, high = found.mean, found.low, found.high
+            if (
+                contrast.terms.get(given.leader, 1) < 0
+            ):  # shown from the leader's side, as the verdict says it
+                (other,) = set(contrast.terms) - {given.leader}
+                name, seeds = f"{given.leader} − {other}", {seed: -value for seed, value in seeds.items()}
+                mean, low, high = -mean, -high, -low
+            effects.append(Effect(name, seeds, mean, low, high))
         if any(effect.seeds for effect in effects):
             claim = given.claim
             made.append(

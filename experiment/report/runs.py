@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 
 from experiment.errors import UserError
 from experiment.metrics import learn
@@ -193,6 +195,15 @@ class Collection:
         return None
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads what OmegaConf wrote, ten times as fast; 1e-4 is a number, too."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def _identity(record: Record) -> tuple[Any, ...]:
     """What two runs have in common that are one and the same: settings, data and seed."""
     fingerprint = record.provenance.get("data", {}).get("fingerprint")
@@ -214,7 +225,8 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
     if absent := [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]:
         raise ValueError(f"has no {' and no '.join(absent)}")
     run = Run(folder)
-    config, provenance, results, rows = flatten(run.config), run.provenance, run.results, run.metrics
+    config = flatten(yaml.load((folder / "config.yaml").read_text(), _Loader) or {})
+    provenance, results, rows = run.provenance, run.results, run.metrics
     status = str(provenance["status"])
     # what is asked of a run is no setting of it
     config = {key: value for key, value in config.items() if key.partition(".")[0] != "metrics"}
