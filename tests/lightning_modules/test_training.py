@@ -236,7 +236,9 @@ def test_slurm_s_warning_ends_a_run_that_resumes_to_the_same_results(
     for key in ("test_acc", "test_loss", "val_loss", "best_epoch", "final_train_loss"):
         assert stopped.results[key] == whole.results[key]
     # neither does a test without a checkpoint load it
-    untrained = evaluate(stopped, stopped.folder / "checkpoints" / "none.ckpt")
+    data = training.build_data(config)
+    module = training.build_classifier(config, data)
+    untrained = training.test(training.build_trainer(config, stopped.folder), module, data, None, None)
     assert untrained["test_loss"] == pytest.approx(math.log(10), rel=0.2)
 
 
