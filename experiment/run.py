@@ -32,7 +32,6 @@ again only to be extended. All this is decided by the process that holds the fol
 """
 
 import csv
-import hashlib
 import itertools
 import json
 import logging
@@ -40,7 +39,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -49,6 +48,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from experiment.errors import UserError
+from experiment.files import CannotWrite, sha256, write_atomically
 from experiment.provenance import environment, now
 from experiment.results import json_numbers, summary
 from experiment.schema import problems
@@ -65,6 +65,13 @@ def at_start(state: State, has_checkpoint: bool) -> Literal["begin", "continue",
     if state in ("running", "finished"):
         return "leave"
     return "continue" if has_checkpoint and state not in ("pending", "diverged") else "begin"
+
+
+class _Log(logging.FileHandler):
+    """A log that does not end, nor fill the terminal, when its file cannot be written any more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 class Busy(UserError):
@@ -371,7 +378,7 @@ class Run:
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
-        handler = logging.FileHandler(self.folder / "run.log")
+        handler = _Log(self.folder / "run.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         try:
@@ -380,11 +387,18 @@ class Run:
             logging.getLogger().removeHandler(handler)
             handler.close()
 
+    def fail(self, failure: BaseException, diverged: bool) -> None:
+        """Note a failure of the training and, in ``run.log``, its traceback, if the disk takes it."""
+        if not self.is_writer:
+            return
+        self.log_traceback(failure)
+        with suppress(CannotWrite):  # else the run counts as killed, which it is
+            self.finish("failed", error=describe(failure), diverged=diverged)
+
     def log_traceback(self, failure: BaseException) -> None:
-        """Add the traceback of ``failure`` to ``run.log``."""
-        if self.is_writer:
-            with (self.folder / "run.log").open("a") as log:
-                log.write("".join(traceback.format_exception(failure)))
+        """Add the traceback of ``failure`` to ``run.log``, if the disk takes it."""
+        with suppress(OSError), (self.folder / "run.log").open("a") as log:
+            log.write("".join(traceback.format_exception(failure)))
 
     def record(self, **facts: Any) -> None:
         """Add ``facts`` to ``provenance.json``."""
@@ -424,19 +438,3 @@ def describe(failure: BaseException) -> str:
     """The kind and the message of an exception."""
     kind = UserError if isinstance(failure, UserError) else type(failure)
     return f"{kind.__name__}: {failure}"
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file's content, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader or a crash never meets half a file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

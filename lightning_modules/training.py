@@ -14,10 +14,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiment.errors import UserError
+from experiment.files import sha256
 from experiment.metrics import Predictions, rows, write_predictions
 from experiment.metrics.logits import recalls
 from experiment.results import table
-from experiment.run import Run, describe, sha256
+from experiment.run import Run
 from experiment.schema import chosen_metrics, flatten
 from experiment.sweep import swept
 from experiment.worker import PREEMPTED, ending_on_signals, requeue_slurm_job
@@ -66,8 +67,7 @@ def _train(config: DictConfig, run: Run) -> float | None:
             raise KeyboardInterrupt from signal  # Lightning turns Ctrl-C into an exit
         except BaseException as failure:
             if run.has_begun:
-                run.log_traceback(failure)
-                run.finish("failed", error=describe(failure), diverged=isinstance(failure, Diverged))
+                run.fail(failure, diverged=isinstance(failure, Diverged))
             else:
                 run.withdraw(failure)
             raise
@@ -109,6 +109,8 @@ def _quieten_lightning() -> None:
     """Leave out its advertisements and one deprecation that is not the user's."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # ours go on at any step, see TrainingBatches.start
+    warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
     warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec")  # Lightning 2.6 on torch 2.14
 
 

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 from experiment.config import run_config
 from experiment.errors import UserError
+from experiment.files import CannotWrite, check, note_checksum, write_atomically
 from experiment.results import summary
-from experiment.run import STATES, Busy, Run, write_atomically
+from experiment.run import STATES, Busy, Run
 from experiment.sweep import Job, outcome
 
 BEST = {"_target_": "lightning_modules.callbacks.BestAndLast", "monitor": "val_acc"}
@@ -336,3 +337,27 @@ def test_summary_without_validation_takes_the_last():
 def test_summary_of_nothing():
     assert summary([], "val_acc") == {"epochs": 0}
     assert json.dumps(summary(rows([0.5]), "val_acc"))
+
+
+def test_a_checksum_tells_a_damaged_file(tmp_path):
+    path, part = tmp_path / "last.ckpt", tmp_path / "part"
+    for content in (b"first", b"second"):
+        part.write_bytes(content)
+        with note_checksum(part, path):
+            if content == b"second":
+                check(path)  # a crash here leaves the old file, which is whole
+            part.replace(path)
+        check(path)
+    path.write_bytes(b"seconD")
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged or not the file that was written"):
+        check(path)
+    (tmp_path / "last.ckpt.sha256").unlink()
+    check(path)  # of version 0.1.0
+
+
+def test_a_folder_that_takes_nothing_is_one_line(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(CannotWrite, match=r"provenance\.json cannot be written: No such file or directory"):
+        run.write_json("provenance.json", {})
+    run.log_traceback(UserError("x"))  # what cannot be logged is no further failure
