@@ -36,7 +36,9 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -49,7 +51,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiment.errors import UserError
 from experiment.files import CannotWrite, sha256, write_atomically
-from experiment.provenance import environment, now
+from experiment.provenance import environment, inexact, now, version
 from experiment.results import json_numbers, summary
 from experiment.schema import problems
 
@@ -78,6 +80,8 @@ class Busy(UserError):
     """Another process owns the folder."""
 
 
+log = logging.getLogger(__name__)
+
 LOCK = ".lock"
 """Held by the process that owns the folder; the file stays where it is whatever becomes of the run."""
 
@@ -96,6 +100,8 @@ class Run:
         is_new: whether this process made the folder, so that it goes again if the run cannot begin.
         is_job: whether the run is a job of a sweep, which notes why it could not begin.
         has_begun: whether this process has begun to train it.
+        changes: keys of the configuration, with what a resume changes them to.
+        resumed_from: the checkpoint to go on from, if not ``last.ckpt``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,6 +109,8 @@ class Run:
         self.is_new = False
         self.is_job = False
         self.has_begun = False
+        self.changes: dict[str, Any] = {}
+        self.resumed_from: Path | None = None
         self._is_owner = False
         self.is_writer = not any(os.environ.get(variable, "0") != "0" for variable in RANK_VARIABLES)
 
@@ -120,6 +128,9 @@ class Run:
         """
         if FOLDER_VARIABLE in os.environ:
             return cls(Path(os.environ[FOLDER_VARIABLE]))  # a process on another device of the same run
+        meeting = _meeting_point(parent)
+        if meeting and not cls(parent).is_writer:
+            return cls(_folder_of_first_process(meeting))
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in itertools.count(1):
             folder = (parent / (name if attempt == 1 else f"{name}-{attempt}")).resolve()
@@ -131,6 +142,8 @@ class Run:
         run = cls(folder)
         run.is_new = True
         run.write_pending(config, choices or {})
+        if meeting:
+            write_atomically(meeting, str(folder))
         return run
 
     def clear(self) -> Path | None:
@@ -185,7 +198,17 @@ class Run:
             return
         known = {key: value for key, value in self.provenance.items() if key not in ("refused", "end")}
         if known.get("start"):
-            known["resumed"] = [*known.get("resumed", []), {"at": now(), **environment(), **facts}]
+            attempt = {"at": now(), **environment(), **facts}
+            if differences := inexact(known, attempt):
+                attempt["inexact"] = differences
+                log.warning(
+                    f"{self.folder.name} began elsewhere ({'; '.join(differences)}): from here on it is no "
+                    "longer bit for bit what it would have been there"
+                )
+            if self.changes:
+                attempt["changes"] = self.changes
+                self.configure(self.config)
+            known["resumed"] = [*known.get("resumed", []), attempt]
         else:
             known |= {**environment(), **facts, "seed": self.config.seed, "start": now()}
         self.write_json("provenance.json", known | {"status": "running"})
@@ -214,10 +237,18 @@ class Run:
         missing = [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]
         if missing:
             what = f"has no {' and no '.join(missing)}" if folder.is_dir() else "does not exist"
-            known = sorted(path.parent.name for path in folder.parent.glob("*/provenance.json"))[-5:]
+            found = [path.parent for path in folder.parent.glob("*/config.yaml")]
+            known = sorted(path.name for path in found if (path / "checkpoints" / "last.ckpt").exists())[-5:]
             hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
             raise UserError(f"{folder} is not a run folder: it {what}.{hint}")
         run = cls(folder.resolve())
+        written = run.provenance
+        if int(written.get("format_version", 1)) > FORMAT_VERSION:
+            raise UserError(
+                f"{folder} was written by version {written.get('version', 'unknown')} of this project, in "
+                f"format {written['format_version']}; this is version {version()}, which reads up to format "
+                f"{FORMAT_VERSION}: update it"
+            )
         if wrong := problems(run.config):  # the folder may come from a stranger
             raise UserError("\n       ".join([f"{folder / 'config.yaml'} cannot be used:", *wrong]))
         return run
@@ -227,6 +258,8 @@ class Run:
         """The run's resolved configuration."""
         config = OmegaConf.load(self.folder / "config.yaml")
         assert isinstance(config, DictConfig)
+        for key, value in self.changes.items():
+            OmegaConf.update(config, key, value)
         return config
 
     @property
@@ -296,11 +329,18 @@ class Run:
         return (self.folder / "checkpoints" / "last.ckpt").exists()
 
     def check_resumable(self) -> None:
-        """See that there is something to go on from.
+        """See that there is something to go on from, and to do.
 
         Raises:
-            UserError: if the run would meet the same end again, or has no checkpoint.
+            UserError: if the run would meet the same end again, has no checkpoint, or too many epochs.
         """
+        epochs = self.changes.get("trainer.max_epochs")
+        if epochs is not None and epochs < len(self.metrics):
+            raise UserError(
+                f"trainer.max_epochs={epochs}: {self.folder} has {len(self.metrics)} epochs already"
+            )
+        if self.status == "finished" and (epochs is None or epochs == len(self.metrics)):
+            self.changes = {}
         state = self.state
         if at_start(state, self.has_checkpoint) != "begin":
             return
@@ -432,6 +472,39 @@ class Run:
         except json.JSONDecodeError as damage:
             raise UserError(f"{path} is damaged: {damage}") from damage
         return content
+
+
+def _meeting_point(parent: Path) -> Path | None:
+    """Where the first of the processes that torchrun or srun started names the folder of their run."""
+    known = os.environ
+    if "TORCHELASTIC_RUN_ID" in known and int(known.get("WORLD_SIZE", 1)) > 1:
+        names: tuple[str, ...] = (
+            "MASTER_ADDR",
+            "MASTER_PORT",
+            "TORCHELASTIC_RUN_ID",
+            "TORCHELASTIC_RESTART_COUNT",
+        )
+    elif "SLURM_PROCID" in known and int(known.get("SLURM_NTASKS", 1)) > 1:
+        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    else:
+        return None
+    launch = "-".join(known.get(name, "0") for name in names)
+    return parent / f".launch-{re.sub(r'[^A-Za-z0-9.-]', '_', launch)}"
+
+
+def _folder_of_first_process(meeting: Path, seconds: float = 120) -> Path:
+    """Wait until the first process has made the folder of the run.
+
+    Raises:
+        UserError: if it has not after ``seconds``.
+    """
+    begun, end = time.time(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        # an older file is another launch's of the same name
+        if meeting.exists() and meeting.stat().st_mtime > begun - seconds:
+            return Path(meeting.read_text())
+        time.sleep(0.1)
+    raise UserError(f"the first process of this launch made no run folder in {seconds:.0f} s: see its output")
 
 
 def describe(failure: BaseException) -> str:

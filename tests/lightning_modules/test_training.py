@@ -416,3 +416,52 @@ def test_every_callback_and_logger_can_be_switched_off(configure: Configure):
     run = start(configure(*TINY, "trainer.max_epochs=1", "logger=none", *off))
     assert run.results["test_acc"] > 0
     assert json.loads((run.folder / "results.json").read_text())["status"] == "finished"
+
+
+def test_a_finished_run_is_extended_as_if_it_had_been_longer(configure: Configure, run_door):
+    tiny = (*TINY, "logger=none", "callbacks.figures=null")
+    whole = start(configure(*tiny, "trainer.max_epochs=4"), "whole")
+    run = start(configure(*tiny, "trainer.max_epochs=2"), "run")
+    done = run_door("train.py", f"resume={run.folder}")
+    assert "nothing to resume" in done.out
+    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=1")
+    assert "has 2 epochs already" in done.err
+    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
+    assert done.code in (0, None), done.err
+    assert "The schedule is laid out over all of them" in done.out
+    assert_same_training(run, whole)
+    assert run.config.trainer.max_epochs == 4
+    assert run.provenance["resumed"][0]["changes"] == {"trainer.max_epochs": 4}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step"])
+def test_the_schedule_of_an_extended_run_is_that_of_its_new_length(configure: Configure, run_door, schedule):
+    tiny = (*TINY, "logger=none", "callbacks.figures=null", f"scheduler={schedule}")
+    whole = start(configure(*tiny, "trainer.max_epochs=4"), "whole")
+    run = start(configure(*tiny, "trainer.max_epochs=2"), "run")
+    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
+    assert done.code in (0, None), done.err
+    for own, other in zip(run.metrics[2:], whole.metrics[2:], strict=True):
+        assert own["lr"] == pytest.approx(other["lr"], rel=1e-6)
+
+
+def test_a_damaged_last_checkpoint_is_named_and_the_best_taken_if_asked(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, run_door
+):
+    config = configure(*TINY, "trainer.max_epochs=3", "logger=none", "callbacks.figures=null")
+    run = stop_in_epoch(monkeypatch, config, epoch=2, failure=RuntimeError("power cut"))
+    last, best = run.checkpoint("last"), run.checkpoint("best")
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    last.write_bytes(damaged)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.name not in ("run.log", ".lock")
+              and path.is_file()}  # fmt: skip
+    done = run_door("train.py", f"resume={run.folder}")
+    assert done.code == 1
+    assert f"{last} is damaged" in done.err
+    assert f"resume={best}" in done.err
+    assert {path: path.read_bytes() for path in before} == before
+    done = run_door("train.py", f"resume={best}")
+    assert done.code in (0, None), done.err
+    assert run.status == "finished"
+    assert len(run.metrics) == 3
