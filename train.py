@@ -11,20 +11,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from experiment.entry_point import entry_point, invocation, loading, stop
+from experiment.entry_point import argument, entry_point, invocation, loading, stop
 from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Run
 from experiment.sweep import outcome
-from experiment.worker import claim_job, claim_run, study_storage
+from experiment.worker import claim_job, claim_run
 from hydra_plugins.folder_sweeper import FolderSweeper
 
 log = logging.getLogger(__name__)
-OmegaConf.register_new_resolver(
-    "study_storage", study_storage, replace=True
-)  # of conf/hydra/sweeper/optuna.yaml
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
@@ -36,7 +33,7 @@ def job(config: DictConfig) -> float | None:
         run = (claim_job if is_sweep else claim_run)(config, hydra_config)
         if run is None:
             return None
-        if run.status != "finished":
+        if run.status != "finished" or run.changes:
             return train_job(run, config, is_sweep)
         if not is_sweep:
             log.info(f"nothing to resume:\n{table(run.results, run.folder)}")
@@ -45,8 +42,6 @@ def job(config: DictConfig) -> float | None:
         if is_sweep:  # the launcher notes it and goes on
             raise
         stop(error)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
@@ -58,9 +53,14 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
 
     try:
         return train(run.config, run)
+    except UserError as error:
+        if not is_sweep or config.resume:
+            raise
+        print(f"error: {error}", file=sys.stderr)  # to a search a trial without a value has failed
+        return None
     except (KeyboardInterrupt, SystemExit):
         if run.has_begun:
-            log.info(f"continue with: {invocation('train')} resume={run.folder}")
+            log.info(f"continue with: {invocation('train')} {argument('resume', str(run.folder))}")
         raise
     finally:
         if is_sweep and not config.resume:  # the sweeper is not ours, which prints these lines itself

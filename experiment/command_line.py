@@ -1,6 +1,7 @@
 """What a command line says, checked against the schema before anything heavy is imported."""
 
 import argparse
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -108,6 +109,10 @@ def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> Dic
         return compose("train", [*path, *taken], return_hydra_config=True)
 
 
+CHANGEABLE = ("trainer.max_epochs", "data.root", "trainer.accelerator")
+"""What a resume may change: how long the run is, and where it runs."""
+
+
 def _replace_options_of_plugins() -> None:
     """Let ``conf/hydra/`` replace what plugins register under the same names; Hydra would mix the two."""
     groups = ConfigStore.instance().repo["hydra"]
@@ -129,7 +134,13 @@ def _parse(given: Sequence[str]) -> list[Override]:
             raise UserError(f"{word}: there is no such flag; a key is set with key=value.{meant}")
         if not equals and not word.startswith("~"):
             raise UserError(f"{word}: expected key=value.{nearest(word, names, '=…')} -h says more")
-    return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(given))
+    # a path of any letters: Hydra's grammar would take = and , for its own
+    taken = [
+        f"resume='{path}'" if key == "resume" and re.search(r"^[^'\"]*[=,()\[\]{}:][^'\"]*$", path) else word
+        for word in given
+        for key, _, path in [word.partition("=")]
+    ]
+    return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(taken)
 
 
 def _check(overrides: list[Override], path: list[str], multirun: bool) -> list[str]:
@@ -158,9 +169,15 @@ def _check(overrides: list[Override], path: list[str], multirun: bool) -> list[s
 def _problems_of_mode(overrides: list[Override], multirun: bool) -> Iterator[str]:
     """What only a single run, only a sweep or only a new run can be given."""
     keys = [override.key_or_group for override in overrides]
+    is_dry = any(_line(override) == "sweep.dry_run=true" for override in overrides)
     for key, override in zip(keys, overrides, strict=True):
-        if "resume" in keys and key != "resume":
-            yield f"{_line(override)}: resume= takes everything from the run's folder; leave this out"
+        if "resume" in keys and key not in ("resume", *CHANGEABLE):
+            yield (
+                f"{_line(override)}: resume= takes everything from the run's folder; leave this out. "
+                f"Only {', '.join(CHANGEABLE)} may change"
+            )
+        if is_dry and key == "hydra/sweeper" and override.value() != "folder":
+            yield f"sweep.dry_run=true: {override.value()} draws its jobs only while it runs; leave this out"
         if multirun and key == "resume":
             yield "resume= continues one run: leave -m out"
         if multirun and key == "name":

@@ -42,6 +42,8 @@ def digest(config: DictConfig) -> str:
     del plain["data"]["download"]
     plain["data"].pop("cache", None)
     plain["callbacks"].pop("interruption", None)
+    for key in ("every_minutes", "every_steps"):  # when something is saved changes nothing
+        (plain["callbacks"].get("checkpoint") or {}).pop(key, None)
     if plain["data"]["dataset"] != "image_folder":  # a data set with a name is the same wherever it lies
         del plain["data"]["root"]
     plain = json.loads(json.dumps(plain), parse_int=float)  # 0 and 0.0 mean the same

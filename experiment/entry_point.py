@@ -4,6 +4,7 @@ from __future__ import annotations  # an older Python must get as far as to say 
 
 import functools
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -74,6 +75,14 @@ def invocation(name: str) -> str:
     """How the user calls the entry point ``name``: ``python train.py``, or, installed, ``lic-train``."""
     is_console_command = Path(sys.argv[0]).name.startswith("lic-")
     return f"lic-{name}" if is_console_command else f"python {name}.py"
+
+
+def argument(key: str, value: str) -> str:
+    """``key=value`` as one can paste it: whole for the shell and for Hydra's grammar."""
+    if not re.fullmatch(r"[\w./+~-][\w./+~ -]*[\w./+~-]|[\w./+~-]", value):
+        escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+        value = f"'{escaped}'"
+    return shlex.quote(f"{key}={value}")
 
 
 def stop(error: UserError) -> NoReturn:

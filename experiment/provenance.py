@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "tor
 def environment() -> dict[str, Any]:
     """What trains here and now: command, commit, versions, hardware."""
     return {
+        "version": version(),
         "command": command(),
         "git": git_state(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
@@ -27,6 +29,28 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "hardware": hardware(),
     }
+
+
+def version() -> str:
+    """Of this project, as it is installed."""
+    try:
+        return metadata.version("lightning-image-classifiers")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def inexact(first: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what two attempts at a run differ so that their arithmetic may: a phrase for each."""
+    paths = (("threads",), ("hardware", "processor"), ("gpus",), ("packages", "torch"), ("packages", "numpy"))
+    lines = []
+    for path in paths:
+        old: Any = first
+        new: Any = now
+        for key in path:
+            old, new = (known.get(key) if isinstance(known, Mapping) else None for known in (old, new))
+        if None not in (old, new) and old != new:
+            lines.append(f"{path[-1]}: {old}, now {new}")
+    return lines
 
 
 def command() -> str:

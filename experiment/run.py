@@ -32,15 +32,16 @@ again only to be extended. All this is decided by the process that holds the fol
 """
 
 import csv
-import hashlib
 import itertools
 import json
 import logging
 import os
+import re
 import shutil
+import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -49,7 +50,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from experiment.errors import UserError
-from experiment.provenance import environment, now
+from experiment.files import CannotWrite, sha256, write_atomically
+from experiment.provenance import environment, inexact, now, version
 from experiment.results import json_numbers, summary
 from experiment.schema import problems
 
@@ -67,9 +69,18 @@ def at_start(state: State, has_checkpoint: bool) -> Literal["begin", "continue",
     return "continue" if has_checkpoint and state not in ("pending", "diverged") else "begin"
 
 
+class _Log(logging.FileHandler):
+    """A log that does not end, nor fill the terminal, when its file cannot be written any more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 class Busy(UserError):
     """Another process owns the folder."""
 
+
+log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 """Held by the process that owns the folder; the file stays where it is whatever becomes of the run."""
@@ -89,6 +100,8 @@ class Run:
         is_new: whether this process made the folder, so that it goes again if the run cannot begin.
         is_job: whether the run is a job of a sweep, which notes why it could not begin.
         has_begun: whether this process has begun to train it.
+        changes: keys of the configuration, with what a resume changes them to.
+        resumed_from: the checkpoint to go on from, if not ``last.ckpt``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,6 +109,8 @@ class Run:
         self.is_new = False
         self.is_job = False
         self.has_begun = False
+        self.changes: dict[str, Any] = {}
+        self.resumed_from: Path | None = None
         self._is_owner = False
         self.is_writer = not any(os.environ.get(variable, "0") != "0" for variable in RANK_VARIABLES)
 
@@ -113,6 +128,9 @@ class Run:
         """
         if FOLDER_VARIABLE in os.environ:
             return cls(Path(os.environ[FOLDER_VARIABLE]))  # a process on another device of the same run
+        meeting = _meeting_point(parent)
+        if meeting and not cls(parent).is_writer:
+            return cls(_folder_of_first_process(meeting))
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in itertools.count(1):
             folder = (parent / (name if attempt == 1 else f"{name}-{attempt}")).resolve()
@@ -124,6 +142,8 @@ class Run:
         run = cls(folder)
         run.is_new = True
         run.write_pending(config, choices or {})
+        if meeting:
+            write_atomically(meeting, str(folder))
         return run
 
     def clear(self) -> Path | None:
@@ -178,7 +198,17 @@ class Run:
             return
         known = {key: value for key, value in self.provenance.items() if key not in ("refused", "end")}
         if known.get("start"):
-            known["resumed"] = [*known.get("resumed", []), {"at": now(), **environment(), **facts}]
+            attempt = {"at": now(), **environment(), **facts}
+            if differences := inexact(known, attempt):
+                attempt["inexact"] = differences
+                log.warning(
+                    f"{self.folder.name} began elsewhere ({'; '.join(differences)}): from here on it is no "
+                    "longer bit for bit what it would have been there"
+                )
+            if self.changes:
+                attempt["changes"] = self.changes
+                self.configure(self.config)
+            known["resumed"] = [*known.get("resumed", []), attempt]
         else:
             known |= {**environment(), **facts, "seed": self.config.seed, "start": now()}
         self.write_json("provenance.json", known | {"status": "running"})
@@ -207,10 +237,18 @@ class Run:
         missing = [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]
         if missing:
             what = f"has no {' and no '.join(missing)}" if folder.is_dir() else "does not exist"
-            known = sorted(path.parent.name for path in folder.parent.glob("*/provenance.json"))[-5:]
+            found = [path.parent for path in folder.parent.glob("*/config.yaml")]
+            known = sorted(path.name for path in found if (path / "checkpoints" / "last.ckpt").exists())[-5:]
             hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
             raise UserError(f"{folder} is not a run folder: it {what}.{hint}")
         run = cls(folder.resolve())
+        written = run.provenance
+        if int(written.get("format_version", 1)) > FORMAT_VERSION:
+            raise UserError(
+                f"{folder} was written by version {written.get('version', 'unknown')} of this project, in "
+                f"format {written['format_version']}; this is version {version()}, which reads up to format "
+                f"{FORMAT_VERSION}: update it"
+            )
         if wrong := problems(run.config):  # the folder may come from a stranger
             raise UserError("\n       ".join([f"{folder / 'config.yaml'} cannot be used:", *wrong]))
         return run
@@ -220,6 +258,8 @@ class Run:
         """The run's resolved configuration."""
         config = OmegaConf.load(self.folder / "config.yaml")
         assert isinstance(config, DictConfig)
+        for key, value in self.changes.items():
+            OmegaConf.update(config, key, value)
         return config
 
     @property
@@ -289,11 +329,18 @@ class Run:
         return (self.folder / "checkpoints" / "last.ckpt").exists()
 
     def check_resumable(self) -> None:
-        """See that there is something to go on from.
+        """See that there is something to go on from, and to do.
 
         Raises:
-            UserError: if the run would meet the same end again, or has no checkpoint.
+            UserError: if the run would meet the same end again, has no checkpoint, or too many epochs.
         """
+        epochs = self.changes.get("trainer.max_epochs")
+        if epochs is not None and epochs < len(self.metrics):
+            raise UserError(
+                f"trainer.max_epochs={epochs}: {self.folder} has {len(self.metrics)} epochs already"
+            )
+        if self.status == "finished" and (epochs is None or epochs == len(self.metrics)):
+            self.changes = {}
         state = self.state
         if at_start(state, self.has_checkpoint) != "begin":
             return
@@ -371,7 +418,7 @@ class Run:
 
     @contextmanager
     def _logged(self) -> Iterator[None]:
-        handler = logging.FileHandler(self.folder / "run.log")
+        handler = _Log(self.folder / "run.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         try:
@@ -380,11 +427,18 @@ class Run:
             logging.getLogger().removeHandler(handler)
             handler.close()
 
+    def fail(self, failure: BaseException, diverged: bool) -> None:
+        """Note a failure of the training and, in ``run.log``, its traceback, if the disk takes it."""
+        if not self.is_writer:
+            return
+        self.log_traceback(failure)
+        with suppress(CannotWrite):  # else the run counts as killed, which it is
+            self.finish("failed", error=describe(failure), diverged=diverged)
+
     def log_traceback(self, failure: BaseException) -> None:
-        """Add the traceback of ``failure`` to ``run.log``."""
-        if self.is_writer:
-            with (self.folder / "run.log").open("a") as log:
-                log.write("".join(traceback.format_exception(failure)))
+        """Add the traceback of ``failure`` to ``run.log``, if the disk takes it."""
+        with suppress(OSError), (self.folder / "run.log").open("a") as log:
+            log.write("".join(traceback.format_exception(failure)))
 
     def record(self, **facts: Any) -> None:
         """Add ``facts`` to ``provenance.json``."""
@@ -420,23 +474,40 @@ class Run:
         return content
 
 
+def _meeting_point(parent: Path) -> Path | None:
+    """Where the first of the processes that torchrun or srun started names the folder of their run."""
+    known = os.environ
+    if "TORCHELASTIC_RUN_ID" in known and int(known.get("WORLD_SIZE", 1)) > 1:
+        names: tuple[str, ...] = (
+            "MASTER_ADDR",
+            "MASTER_PORT",
+            "TORCHELASTIC_RUN_ID",
+            "TORCHELASTIC_RESTART_COUNT",
+        )
+    elif "SLURM_PROCID" in known and int(known.get("SLURM_NTASKS", 1)) > 1:
+        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    else:
+        return None
+    launch = "-".join(known.get(name, "0") for name in names)
+    return parent / f".launch-{re.sub(r'[^A-Za-z0-9.-]', '_', launch)}"
+
+
+def _folder_of_first_process(meeting: Path, seconds: float = 120) -> Path:
+    """Wait until the first process has made the folder of the run.
+
+    Raises:
+        UserError: if it has not after ``seconds``.
+    """
+    begun, end = time.time(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        # an older file is another launch's of the same name
+        if meeting.exists() and meeting.stat().st_mtime > begun - seconds:
+            return Path(meeting.read_text())
+        time.sleep(0.1)
+    raise UserError(f"the first process of this launch made no run folder in {seconds:.0f} s: see its output")
+
+
 def describe(failure: BaseException) -> str:
     """The kind and the message of an exception."""
     kind = UserError if isinstance(failure, UserError) else type(failure)
     return f"{kind.__name__}: {failure}"
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file's content, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader or a crash never meets half a file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

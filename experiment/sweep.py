@@ -7,6 +7,7 @@ again, a changed configuration is another job.
 
 import json
 import logging
+import re
 import shlex
 import statistics
 import sys
@@ -38,8 +39,10 @@ log = logging.getLogger(__name__)
 def problems_in_sweep(config: DictConfig) -> list[str]:
     """What is wrong with the configuration of a job, one line each."""
     wrong = problems(config)
-    if config.trainer.strategy == "ddp":
-        wrong.append("trainer.strategy=ddp: a sweep gives each job one device; run this job alone")
+    several = {"strategy": ("ddp",), "devices": range(2, 10**6), "num_nodes": range(2, 10**6)}
+    for key, values in several.items():
+        if (value := config.trainer.get(key)) in values:
+            wrong.append(f"trainer.{key}={value}: a sweep gives each job one device; run this job alone")
     return wrong
 
 
@@ -60,7 +63,8 @@ class Job:
         self.label = " ".join(f"{key}={value}" for key, value in overrides.items()) or "run"
         self.digest = digest(config)
         before = next(parent.glob(f"*-{self.digest}"), None)
-        name = self.label.replace(" ", ",").replace("/", "_")[:120]
+        # letters that need no quotes, neither in a shell nor in Hydra's grammar
+        name = re.sub(r"[^\w.+-]+", "-", self.label.replace(" ", "_"))[:120]
         self.run = Run(before or parent / f"{name}-{self.digest}")
         self.run.is_job = True
 
@@ -181,8 +185,7 @@ class Sweep:
         paces: dict[str, list[float]] = defaultdict(list)
         runs = [(job.run, job.config) for job in self.jobs]
         if foreign:
-            others = [Run(path.parent) for path in self.folder.parent.glob("**/metrics.csv")]
-            runs += [(run, run.config) for run in others]
+            runs += _runs_below(self.folder.parent)
         for run, config in runs:
             if rows := run.metrics:
                 paces[_kind(config)].append(statistics.fmean(row["seconds"] or 0.0 for row in rows))
@@ -275,6 +278,19 @@ def outcome(run: Run) -> str:
     if refused := run.provenance.get("refused"):
         return f"NOT STARTED {refused['error']} (as before: {status})".splitlines()[0]
     return f"{status.upper()} {results.get('error', '')}".strip().splitlines()[0]
+
+
+def _runs_below(folder: Path) -> list[tuple[Run, DictConfig]]:
+    """The runs below a folder with their configurations; what other programs left there is passed over."""
+    found = []
+    for path in folder.glob("**/metrics.csv"):
+        run = Run(path.parent)
+        try:
+            if all("seconds" in row for row in run.metrics) and _kind(run.config):
+                found.append((run, run.config))
+        except Exception as foreign:  # whatever it is, it only costs an estimate
+            log.debug(f"{path} is no run's: {foreign}")
+    return found
 
 
 def _kind(config: DictConfig) -> str:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import platform
 import signal
 import subprocess
 import threading
@@ -15,10 +16,11 @@ from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiment.config import choices, run_config
 from experiment.errors import UserError
+from experiment.provenance import hardware
 from experiment.run import Run
 from experiment.schema import problems
 from experiment.sweep import Job, problems_in_sweep
@@ -98,13 +100,75 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
     config = run_config(composed)
     if wrong := problems(config):
         raise UserError("\n       ".join(wrong))
+    _check_cores(config)
     if config.resume:
-        run = Run.open(Path(config.resume))
+        path = Path(config.resume)
+        is_checkpoint = path.suffix == ".ckpt" and path.parent.name == "checkpoints"
+        run = Run.open(path.parent.parent if is_checkpoint else path)
+        run.resumed_from = path.resolve() if is_checkpoint else None
+        given = [override.lstrip("+").split("=")[0] for override in hydra_config.overrides.task]
+        run.changes = {key: OmegaConf.select(config, key) for key in given if key != "resume"}
         run.check_resumable()
+        _check_cores(run.config)
         return run
     chosen = choices(hydra_config)
     automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
     return Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
+
+
+def _check_cores(config: DictConfig) -> None:
+    """Refuse more processes than cores: at 0.8 GB each they can take a machine down.
+
+    Raises:
+        UserError: unless the environment variable ``ALLOW_MORE_PROCESSES_THAN_CORES`` is set.
+    """
+    on_cpu = config.trainer.accelerator == "cpu" or not Path("/proc/driver/nvidia/gpus").exists()
+    devices, free = config.trainer.devices, hardware()["cores"] or 1
+    asked_for = os.environ.get("ALLOW_MORE_PROCESSES_THAN_CORES")
+    if config.trainer.accelerator != "gpu" and on_cpu and devices > free and not asked_for:
+        raise UserError(
+            f"trainer.devices={devices}: a process for each, and this machine has {free} cores for them. "
+            "Choose fewer, or set ALLOW_MORE_PROCESSES_THAN_CORES=1"
+        )
+
+
+PARENT_VARIABLE = "EXPERIMENT_PARENT"
+"""Names the process, as host:number, without which the processes that it has started have no work to do."""
+
+
+def be_parent() -> None:
+    """Have the processes that this one starts end when it ends, however that is."""
+    os.environ.setdefault(PARENT_VARIABLE, f"{platform.node()}:{os.getpid()}")
+
+
+def end_with_parent() -> None:
+    """End this process, as SIGTERM does, once the one that :func:`be_parent` names is gone."""
+    host, _, number = os.environ.get(PARENT_VARIABLE, "").partition(":")
+    if host != platform.node() or int(number) == os.getpid() or "SLURM_JOB_ID" in os.environ:
+        return  # it is none, is this one, or a cluster has taken its place
+
+    def watch() -> None:
+        while _is_alive(int(number)):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)  # to save in
+        os._exit(PREEMPTED)
+
+    threading.Thread(target=watch, daemon=True, name="end with parent").start()
+
+
+def _is_alive(number: int) -> bool:
+    state = Path(f"/proc/{number}/stat")
+    if Path("/proc/self/stat").exists():  # a process that ended and was not waited for is still listed
+        try:
+            return state.read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+    try:
+        os.kill(number, 0)
+    except OSError:
+        return False
+    return True
 
 
 def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
@@ -118,6 +182,8 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
     Raises:
         UserError: for values that are not allowed.
     """
+    if composed.sweep.dry_run:  # the folder sweeper plans without a job
+        raise UserError("sweep.dry_run=true: this sweeper draws its jobs only while it runs; leave it out")
     folder = Path(hydra_config.sweep.dir).absolute()
     if composed.resume:
         run = Run.open(Path(composed.resume))
@@ -187,3 +253,8 @@ def study_storage(folder: str) -> str:
     """Address of an Optuna study in the sweep's ``folder``, which is made if it is missing."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder}/study.db"
+
+
+OmegaConf.register_new_resolver(
+    "study_storage", study_storage, replace=True
+)  # of conf/hydra/sweeper/optuna.yaml

@@ -25,7 +25,7 @@ from experiment.entry_point import stop, trusted_packages
 from experiment.errors import UserError
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
-from experiment.worker import PREEMPTED
+from experiment.worker import PREEMPTED, be_parent
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -182,6 +182,8 @@ class FolderSweeper(Sweeper):
         # jobs in other processes find the project however they are started
         here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH"), *here]))
+        be_parent()
+        print(f"{len(todo)} jobs → {todo[0].run.folder.parent}" if todo else "no jobs are left", flush=True)
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]

@@ -112,6 +112,14 @@ class Classifier(LightningModule):
         """Add what goes in and what comes out: the weights are of use without the data set."""
         checkpoint["image_shape"] = list(self.image_shape)
         checkpoint["classes"] = list(self.classes)
+        if (outputs := self._outputs.get("train")) is not None:  # within an epoch
+            logits, sizes = self._gather(torch.cat(outputs.logits))
+            labels, _ = self._gather(torch.cat(outputs.labels))
+            losses, _ = self._gather(torch.as_tensor(outputs.loss)[None])
+            checkpoint["outputs"] = {
+                "logits": torch.split(logits, sizes), "labels": torch.split(labels, sizes), "losses": losses,
+                "weight": outputs.weight,
+            }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights that were trained for other classes.
@@ -124,6 +132,18 @@ class Classifier(LightningModule):
                 f"the checkpoint was trained on {len(trained)} classes ({', '.join(trained[:5])}, …), "
                 f"the data has {len(self.classes)} ({', '.join(self.classes[:5])}, …)"
             )
+
+        if saved := checkpoint.get("outputs"):
+            rank = self.trainer.global_rank if self._trainer else 0
+            if self._trainer and self.trainer.world_size != len(saved["logits"]):
+                raise UserError(
+                    f"the checkpoint was written within an epoch by {len(saved['logits'])} processes: go on "
+                    f"with as many, not with {self.trainer.world_size}"
+                )
+            # the running sum stays on the device of the losses
+            parts = (saved[name][rank].to(self.device) for name in ("logits", "labels", "losses"))
+            logits, labels, loss = parts
+            self._outputs["train"] = Outputs([logits], [labels], loss, saved["weight"])
 
     def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
         images, labels = batch

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from experiment.errors import UserError
+from experiment.files import check
 from experiment.run import Run
 from lightning_modules.build import ImageFacts, build_classifier
 from lightning_modules.classifier import Classifier
@@ -18,6 +19,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if the file is damaged or something else.
     """
+    check(path)
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as damage:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 
 from experiment.errors import UserError
+from experiment.files import write_atomically
 from experiment.plots import run as plots
 from experiment.plots.style import save
-from experiment.run import Run, write_atomically
+from experiment.run import Run
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.augment import to_float
 from lightning_modules.data.decoding import read_images

@@ -13,15 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from experiment.entry_point import argument
 from experiment.errors import UserError
+from experiment.files import sha256
 from experiment.metrics import Predictions, rows, write_predictions
 from experiment.metrics.logits import recalls
 from experiment.results import table
-from experiment.run import Run, describe, sha256
+from experiment.run import Run
 from experiment.schema import chosen_metrics, flatten
 from experiment.sweep import swept
-from experiment.worker import PREEMPTED, ending_on_signals, requeue_slurm_job
+from experiment.worker import PREEMPTED, be_parent, end_with_parent, ending_on_signals, requeue_slurm_job
 from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
+from lightning_modules.callbacks.extension import Extension
 from lightning_modules.callbacks.non_finite_loss import Diverged
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
@@ -44,6 +47,8 @@ def train(config: DictConfig, run: Run) -> float | None:
         SystemExit: with code 143 after another signal; the run's status is then ``interrupted``.
     """
     _quieten_lightning()
+    end_with_parent()
+    be_parent()
     try:
         return _train(config, run)
     except SystemExit:
@@ -66,8 +71,7 @@ def _train(config: DictConfig, run: Run) -> float | None:
             raise KeyboardInterrupt from signal  # Lightning turns Ctrl-C into an exit
         except BaseException as failure:
             if run.has_begun:
-                run.log_traceback(failure)
-                run.finish("failed", error=describe(failure), diverged=isinstance(failure, Diverged))
+                run.fail(failure, diverged=isinstance(failure, Diverged))
             else:
                 run.withdraw(failure)
             raise
@@ -109,6 +113,8 @@ def _quieten_lightning() -> None:
     """Leave out its advertisements and one deprecation that is not the user's."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # ours go on at any step, see TrainingBatches.start
+    warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
     warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec")  # Lightning 2.6 on torch 2.14
 
 
@@ -119,11 +125,16 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     _check_data(run, data)
     _check_metrics(config, data)
     module = build_classifier(config, data)
-    last = run.folder / "checkpoints" / "last.ckpt"
-    step = None
-    if last.exists():
-        step = load_checkpoint(last)["global_step"]
+    last = run.resumed_from or run.folder / "checkpoints" / "last.ckpt"
+    step = _step(last) if last.exists() else None
     trainer = build_trainer(config, run.folder, purge_step=step)
+    if "trainer.max_epochs" in run.changes:
+        trainer.callbacks.insert(0, Extension())  # type: ignore[attr-defined]
+        log.info(
+            f"{run.folder.name} goes on to epoch {config.trainer.max_epochs}. The schedule is laid out over "
+            "all of them: a constant one stays as it was, any other takes the rate that it has here in a run "
+            "of this length"
+        )
     cost = {"parameters": _parameters(module.network), "flops_per_image": _flops(config, data)}
     sizes = " + ".join(f"{size:,} {part}" for part, size in data.sizes.items())
     log.info(
@@ -139,6 +150,24 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     tested = test(trainer, module, data, best, run.folder / "predictions.npz")
     _log_hyperparameters(trainer, run, run.summary | tested)
     return cost | tested
+
+
+def _step(last: Path) -> int:
+    """The step that a checkpoint was written at.
+
+    Raises:
+        UserError: if it is damaged, naming one that is whole.
+    """
+    try:
+        return int(load_checkpoint(last)["global_step"])
+    except UserError as damage:
+        best = last.with_name("best.ckpt")
+        if best == last or not best.exists():
+            raise
+        epoch = load_checkpoint(best)["epoch"] + 1
+        raise UserError(
+            f"{damage}. The one of epoch {epoch} is whole, go on from it with {argument('resume', str(best))}"
+        ) from damage
 
 
 def test(

@@ -10,8 +10,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from experiment.files import write_atomically
 from experiment.metrics import row as metric_row
-from experiment.run import write_atomically
 from lightning_modules.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -33,12 +33,18 @@ class History(Callback):
         self._start = self._train_end = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"rows": self.rows}
+        """The rows so far, and what is known of the epoch under way."""
+        now = time.perf_counter()
+        epoch = {"lr": self._lr, "images": self._images, "seconds": now - self._start}
+        return {"rows": self.rows, "epoch": epoch | {"train_seconds": self._train_end - self._start}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from saved rows."""
         self.rows = state_dict["rows"]
+        if epoch := state_dict.get("epoch"):  # counts where the checkpoint was written within an epoch
+            self._lr, self._images = epoch["lr"], epoch["images"]
+            self._start = time.perf_counter() - epoch["seconds"]
+            self._train_end = self._start + epoch["train_seconds"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

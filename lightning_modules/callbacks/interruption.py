@@ -1,17 +1,23 @@
 """Ends a training at the next step after a signal, instead of anywhere or not at all."""
 
+import logging
 import signal
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from experiment.worker import PREEMPTED, install_handler, termination_signals
+from lightning_modules.callbacks.checkpoint import BestAndLast, is_between_steps
+
+log = logging.getLogger(__name__)
 
 
-class Interruption(Callback):
-    """Notes Ctrl-C, SIGTERM and a cluster's warning, and ends the training between two steps.
+class Interruption(Checkpoint):
+    """Notes Ctrl-C, SIGTERM and a cluster's warning, and saves and ends the training between two steps.
 
     Outside the training a signal ends the run at once, as does a second Ctrl-C. A noted signal is not lost
     where Python would drop an exception, as in the finalizer of a file.
@@ -34,13 +40,16 @@ class Interruption(Callback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received == signal.SIGINT == number:
             raise KeyboardInterrupt  # pressed twice: at once
+        if number == signal.SIGINT:
+            log.info("Ctrl-C: saving after this step; press it again to stop at once")
         self.received = self.received or number
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """End the training if a signal has come, on all devices at the same step."""
-        self._end(trainer)
+        if is_between_steps(trainer, batch_idx):
+            self._end(trainer)
 
     def on_validation_batch_end(
         self,
@@ -52,11 +61,15 @@ class Interruption(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """As after a step of training, where no other device may have fewer batches to validate with."""
-        if trainer.world_size == 1:
+        if trainer.world_size == 1 and trainer.state.fn == TrainerFn.FITTING:
             self._end(trainer)
 
-    def _end(self, trainer: Trainer) -> None:
-        """Raise what the signal asks for, if one has come to any device's process.
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As after a step; the epoch's checkpoint has been written."""
+        self._end(trainer, is_saved=True)
+
+    def _end(self, trainer: Trainer, is_saved: bool = False) -> None:
+        """Save and raise what the signal asks for, if one has come to any device's process.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.
@@ -66,10 +79,14 @@ class Interruption(Callback):
             self.received is not None, all=False
         ):
             self.received = self.received or signal.SIGTERM
+        if self.received is None:
+            return
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, BestAndLast) and not is_saved:
+                callback.write_within_epoch(trainer)
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.received is not None:
-            raise SystemExit(PREEMPTED)
+        raise SystemExit(PREEMPTED)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave signals as they were."""

@@ -36,13 +36,18 @@ class NonFiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Look at the losses now and then, see :meth:`look`."""
+        self.pending.append((trainer.global_step, self._rate, outputs["loss"]))
+        if len(self.pending) >= self.every or trainer.is_last_batch:
+            self.look(trainer)
+
+    def look(self, trainer: Trainer) -> None:
         """Look at the losses since the last look.
 
         Raises:
             Diverged: if one is not finite.
         """
-        self.pending.append((trainer.global_step, self._rate, outputs["loss"]))
-        if len(self.pending) < self.every and not trainer.is_last_batch:
+        if not self.pending:
             return
         finite = torch.isfinite(torch.stack([loss for _, _, loss in self.pending])).tolist()
         for (step, rate, loss), is_finite in zip(self.pending, finite, strict=True):

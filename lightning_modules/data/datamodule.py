@@ -95,6 +95,8 @@ class TrainingBatches:
     seed: int
     epoch: Callable[[], int]
     """Tells the epoch whenever an iteration begins."""
+    start: Callable[[], int] = lambda: 0
+    """Tells the step at which it begins: not the first one in an epoch that goes on from a checkpoint."""
 
     @property
     def global_batch_size(self) -> int:
@@ -109,7 +111,7 @@ class TrainingBatches:
         epoch, size, own = self.epoch(), self.global_batch_size, self.share.own
         shuffled = torch.randperm(len(self.share.indices), generator=generator(self.seed, epoch, "order"))
         order = self.share.indices[shuffled]
-        for step in range(len(self)):
+        for step in range(self.start(), len(self)):
             draws = self.augmentation.draw(size, generator(self.seed, epoch, step, "augmentation"))
             images, labels = self.share.pick(order[step * size : (step + 1) * size][own])
             yield self.augmentation(images, draws[own]), labels
@@ -313,8 +315,14 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         """Shuffled, augmented batches of the epoch the trainer is in, or of epoch 0 without one."""
         trainer = self.trainer
-        epoch = (lambda: trainer.current_epoch) if trainer else (lambda: 0)
-        return TrainingBatches(self._share("train"), self.augmentation or IDENTITY, self.seed, epoch)
+
+        def epoch() -> int:
+            return trainer.current_epoch if trainer else 0
+
+        def start() -> int:
+            return trainer.fit_loop.batch_idx + 1 if trainer and trainer.training else 0
+
+        return TrainingBatches(self._share("train"), self.augmentation or IDENTITY, self.seed, epoch, start)
 
     def val_dataloader(self) -> EvaluationBatches:
         """Batches of the validation set, which may be none."""

@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
+import shlex
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,10 +15,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiment.config import run_config
+from experiment.entry_point import argument
 from experiment.errors import UserError
+from experiment.files import CannotWrite, check, note_checksum, write_atomically
 from experiment.results import summary
-from experiment.run import STATES, Busy, Run, write_atomically
+from experiment.run import STATES, Busy, Run
 from experiment.sweep import Job, outcome
+from experiment.worker import PARENT_VARIABLE
 
 BEST = {"_target_": "lightning_modules.callbacks.BestAndLast", "monitor": "val_acc"}
 CONFIG = OmegaConf.create({"seed": 0, "callbacks": {"checkpoint": BEST}})
@@ -336,3 +342,114 @@ def test_summary_without_validation_takes_the_last():
 def test_summary_of_nothing():
     assert summary([], "val_acc") == {"epochs": 0}
     assert json.dumps(summary(rows([0.5]), "val_acc"))
+
+
+def test_a_checksum_tells_a_damaged_file(tmp_path):
+    path, part = tmp_path / "last.ckpt", tmp_path / "part"
+    for content in (b"first", b"second"):
+        part.write_bytes(content)
+        with note_checksum(part, path):
+            if content == b"second":
+                check(path)  # a crash here leaves the old file, which is whole
+            part.replace(path)
+        check(path)
+    path.write_bytes(b"seconD")
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged or not the file that was written"):
+        check(path)
+    (tmp_path / "last.ckpt.sha256").unlink()
+    check(path)  # of version 0.1.0
+
+
+def test_a_folder_that_takes_nothing_is_one_line(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(CannotWrite, match=r"provenance\.json cannot be written: No such file or directory"):
+        run.write_json("provenance.json", {})
+    run.log_traceback(UserError("x"))  # what cannot be logged is no further failure
+
+
+def test_a_newer_format_names_the_version_that_wrote_it(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    run.record(format_version=99, version="7.0")
+    before = contents(run.folder)
+    with pytest.raises(UserError, match=r"written by version 7\.0 of this project, in format 99"):
+        Run.open(run.folder)
+    assert contents(run.folder) == before
+
+
+def test_a_resume_elsewhere_is_noted(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    with run.session():
+        run.begin(threads=2)
+    with run.session():
+        run.begin(threads=1)
+    (attempt,) = run.provenance["resumed"]
+    assert attempt["inexact"] == ["threads: 2, now 1"]
+    assert attempt["hardware"]
+
+
+def test_processes_that_a_launcher_started_meet_in_one_folder(tmp_path, monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RANK", "0")
+    first = Run.create(CONFIG, tmp_path, "run")
+    monkeypatch.setenv("RANK", "1")
+    second = Run.create(CONFIG, tmp_path, "run")
+    assert (first.folder, first.is_writer) == (second.folder, True)
+    assert not second.is_writer
+
+
+@pytest.mark.parametrize(
+    "path", ["outputs/s/seed=0,1-abc", "a b/it's", "x(1)", "[y]", "a=b'c", "plain/run-1"]
+)
+def test_what_is_printed_can_be_pasted(path):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (word,) = shlex.split(argument("resume", path))
+    (override,) = OverridesParser.create().parse_overrides([word])
+    assert override.value() == path
+
+
+def test_names_of_jobs_need_no_quotes(tmp_path, configure):
+    config = run_config(configure())
+    job = Job(tmp_path, {"model.widths": "[4,8]", "data.root": "a b/c", "seed": "0"}, config, {})
+    assert argument("resume", str(job.run.folder.name)) == f"resume={job.run.folder.name}"
+    old = tmp_path / f"seed=0-{job.digest}"
+    old.mkdir()
+    assert Job(tmp_path, {"seed": "0"}, config, {}).run.folder == old
+
+
+def test_more_processes_than_cores_are_refused(configure, monkeypatch):
+    from experiment.worker import _check_cores
+
+    config = configure("trainer.devices=99", "trainer.accelerator=cpu")
+    with pytest.raises(UserError, match="a process for each"):
+        _check_cores(config)
+    monkeypatch.setenv("ALLOW_MORE_PROCESSES_THAN_CORES", "1")
+    _check_cores(config)
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    child = (
+        "import signal, sys, time; from experiment.worker import end_with_parent\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (open(sys.argv[1], 'w').close(), sys.exit(143)))\n"
+        "end_with_parent(); print('ready', flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import subprocess, sys; from experiment.worker import be_parent; be_parent()\n"
+        f"subprocess.run([sys.executable, '-c', {child!r}, sys.argv[1]])"
+    )
+    ended = tmp_path / "ended"
+    environment = {key: value for key, value in os.environ.items() if key != PARENT_VARIABLE}
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent, str(ended)], stdout=subprocess.PIPE, text=True, env=environment,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    end = time.monotonic() + 60
+    while not ended.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)

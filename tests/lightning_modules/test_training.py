@@ -18,10 +18,12 @@ from PIL import Image
 
 from experiment.command_line import CONFIG_DIR
 from experiment.errors import UserError
+from experiment.files import beside
 from experiment.metrics import of_predictions
 from experiment.results import table
 from experiment.run import Run
 from lightning_modules import training
+from lightning_modules.build import build_classifier, build_data, build_trainer
 from lightning_modules.data import ImageDataModule
 from lightning_modules.training import evaluate, load_checkpoint, train
 
@@ -35,13 +37,13 @@ Configure = Callable[..., DictConfig]
 class StopAt(Callback):
     """Ends a training as a power cut would, seen from the run folder."""
 
-    def __init__(self, epoch: int, failure: BaseException) -> None:
-        self.epoch, self.failure = epoch, failure
+    def __init__(self, epoch: int, failure: BaseException, batch: int = 1) -> None:
+        self.epoch, self.failure, self.batch = epoch, failure, batch
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch, batch_idx: int
     ) -> None:
-        if trainer.current_epoch == self.epoch and batch_idx == 1:
+        if trainer.current_epoch == self.epoch and batch_idx == self.batch:
             raise self.failure
 
 
@@ -52,14 +54,15 @@ def start(config: DictConfig, name: str = "run") -> Run:
 
 
 def stop_in_epoch(
-    monkeypatch: pytest.MonkeyPatch, config: DictConfig, epoch: int, failure: BaseException
+    monkeypatch: pytest.MonkeyPatch, config: DictConfig, epoch: int, failure: BaseException, batch: int = 1
 ) -> Run:
-    return train_with(StopAt(epoch, failure), monkeypatch, config, type(failure))
+    return train_with(StopAt(epoch, failure, batch), monkeypatch, config, type(failure))
 
 
 def train_with(
-    callback: Callback, monkeypatch: pytest.MonkeyPatch, config: DictConfig, ending: type[BaseException]
-) -> Run:
+    callback: Callback, monkeypatch: pytest.MonkeyPatch, config: DictConfig, ending: type[BaseException],
+    run: Run | None = None,
+) -> Run:  # fmt: skip
     build = training.build_trainer
 
     def with_callback(*args, **kwargs) -> Trainer:
@@ -67,7 +70,7 @@ def train_with(
         trainer.callbacks.insert(0, callback)
         return trainer
 
-    run = Run.create(config, Path(config.output_dir), "stopped")
+    run = run or Run.create(config, Path(config.output_dir), "stopped")
     with monkeypatch.context() as patched:
         patched.setattr(training, "build_trainer", with_callback)
         with pytest.raises(ending) as ended:
@@ -118,19 +121,8 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(
     assert len(stopped.metrics) == 2
     train(stopped.config, stopped)
 
-    def rows(run: Run) -> list[dict]:
-        return [{key: value for key, value in row.items() if key not in TIMINGS} for row in run.metrics]
-
-    assert rows(stopped) == rows(whole)
+    assert_same_training(stopped, whole)
     assert len(stopped.provenance["resumed"]) == 1
-    for name in ("best", "last"):
-        ours, theirs = load_checkpoint(stopped.checkpoint(name)), load_checkpoint(whole.checkpoint(name))
-        assert ours["epoch"] == theirs["epoch"]
-        assert ours["lr_schedulers"] == theirs["lr_schedulers"]
-        assert_equal_tensors(ours["state_dict"], theirs["state_dict"])
-        assert_equal_tensors(ours["optimizer_states"][0]["state"], theirs["optimizer_states"][0]["state"])
-    for key in ("test_acc", "test_loss", "best_epoch", "monitored", "convergence_epoch"):
-        assert stopped.results[key] == whole.results[key]
 
 
 def assert_equal_tensors(ours: dict, theirs: dict) -> None:
@@ -158,6 +150,7 @@ def test_a_moved_run_keeps_its_best_epoch(configure: Configure, monkeypatch, tmp
     # as if the first epoch had been unbeatable
     checkpoint["callbacks"]["BestAndLast"]["best_score"] = 2.0
     torch.save(checkpoint, moved.checkpoint("last"))
+    beside(moved.checkpoint("last")).unlink()
     best = load_checkpoint(moved.checkpoint("best"))["global_step"]
     train(moved.config, moved)
     assert load_checkpoint(moved.checkpoint("best"))["global_step"] == best
@@ -208,19 +201,81 @@ def slurm_job(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Path:
 
 
 class Signal(Callback):
-    """Sends this process a signal in the middle of an epoch."""
+    """Sends this process a signal in the middle of an epoch or, with ``in_validation``, of its validation."""
 
-    def __init__(self, epoch: int, number: int) -> None:
-        self.epoch, self.number = epoch, number
+    def __init__(self, epoch: int, number: int, batch: int = 1, in_validation: bool = False) -> None:
+        self.when, self.number = (epoch, batch, in_validation), number
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch, batch_idx: int):
-        if trainer.current_epoch == self.epoch and batch_idx == 1:
+        if (trainer.current_epoch, batch_idx, False) == self.when:
             signal.raise_signal(self.number)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx: int, dataloader_idx=0):
+        if (trainer.current_epoch, batch_idx, True) == self.when:
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        ["model.dropout=0.3", "scheduler=onecycle"],
+        ["model=custom", "trainer.accumulate_grad_batches=2"],
+        ["data.val_fraction=0", "data.batch_size=64"],
+    ],
+    ids=["torch", "numpy", "without validation"],
+)
+def test_a_run_stopped_within_epochs_goes_on_at_the_very_step(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, knobs: list[str]
+):
+    config = configure("data.batch_size=32", *knobs, *TINY[:2], "trainer.max_epochs=3")
+    whole = start(config, "whole")
+    stops = [Signal(0, signal.SIGTERM, 3), Signal(1, signal.SIGINT, 0), Signal(2, signal.SIGHUP, 1, True)]
+    run, before = None, signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stop in stops[: 2 if config.data.val_fraction == 0 else 3]:
+        ending = KeyboardInterrupt if stop.number == signal.SIGINT else SystemExit
+        run = train_with(stop, monkeypatch, config, ending, run)
+        content = load_checkpoint(run.checkpoint("last"))
+        epoch, batch, in_validation = stop.when
+        seen = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"]
+        whole_steps = math.ceil((batch + 1) / config.trainer.accumulate_grad_batches)
+        expected = 10 if in_validation else whole_steps * config.trainer.accumulate_grad_batches
+        assert (content["epoch"], seen) == (epoch, expected)
+    signal.signal(signal.SIGINT, before)
+    assert run is not None
+    train(config, run)
+    assert_same_training(run, whole)
+
+
+@pytest.mark.parametrize("knob", ["every_steps=4", "every_minutes=1e-9"])
+def test_a_checkpoint_within_an_epoch_comes_when_it_was_asked_for(configure: Configure, monkeypatch, knob):
+    config = configure(*TINY, "trainer.max_epochs=2", f"callbacks.checkpoint.{knob}")
+    whole = start(config, "whole")
+    run = stop_in_epoch(monkeypatch, config, epoch=1, failure=RuntimeError("power cut"), batch=3)
+    assert load_checkpoint(run.checkpoint("last"))["global_step"] == 8  # five in the first epoch
+    train(run.config, run)
+    assert_same_training(run, whole)
+
+
+def assert_same_training(ours: Run, theirs: Run) -> None:
+    """Bit for bit, in weights, optimizer, schedule, rows and test."""
+
+    def rows(run: Run) -> list[dict]:
+        return [{key: value for key, value in row.items() if key not in TIMINGS} for row in run.metrics]
+
+    assert rows(ours) == rows(theirs)
+    for name in ("best", "last"):
+        mine, other = load_checkpoint(ours.checkpoint(name)), load_checkpoint(theirs.checkpoint(name))
+        assert mine["epoch"] == other["epoch"]
+        assert mine["lr_schedulers"] == other["lr_schedulers"]
+        assert_equal_tensors(mine["state_dict"], other["state_dict"])
+        assert_equal_tensors(mine["optimizer_states"][0]["state"], other["optimizer_states"][0]["state"])
+    for key in ("test_acc", "test_loss", "best_epoch", "monitored", "convergence_epoch"):
+        assert ours.results[key] == theirs.results[key]
 
 
 @pytest.mark.parametrize("requeue", [False, True])
 def test_slurm_s_warning_ends_a_run_that_resumes_to_the_same_results(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, slurm_job: Path, requeue: bool
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, slurm_job: Path, requeue: bool, tmp_path: Path
 ):
     config = configure(*TINY, "trainer.max_epochs=3", f"callbacks.interruption.requeue={requeue}")
     whole = start(config, "whole")
@@ -235,11 +290,11 @@ def test_slurm_s_warning_ends_a_run_that_resumes_to_the_same_results(
     train(stopped.config, stopped)
     for key in ("test_acc", "test_loss", "val_loss", "best_epoch", "final_train_loss"):
         assert stopped.results[key] == whole.results[key]
-    # neither does a test without a checkpoint load it
-    data = training.build_data(config)
-    module = training.build_classifier(config, data)
-    untrained = training.test(training.build_trainer(config, stopped.folder), module, data, None, None)
-    assert untrained["test_loss"] == pytest.approx(math.log(10), rel=0.2)
+    # neither does a run that has no checkpoints to test
+    (stopped.folder / "hpc_ckpt_1.ckpt").rename(tmp_path / "hpc_ckpt_1.ckpt")
+    module = build_classifier(config, data := build_data(config))
+    found = training.test(build_trainer(config, tmp_path), module, data, None, None)
+    assert found["test_loss"] == pytest.approx(math.log(10), rel=0.2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -315,7 +370,7 @@ def test_a_truncated_checkpoint_is_named(configure: Configure):
     run = start(configure(*TINY, "trainer.max_epochs=1"))
     path = run.checkpoint("best")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"best\.ckpt is not a whole checkpoint"):
+    with pytest.raises(UserError, match=r"best\.ckpt is damaged"):
         evaluate(run, path)
 
 
@@ -323,6 +378,7 @@ def test_other_classes_than_the_checkpoint_s_are_refused(configure: Configure):
     run = start(configure(*TINY, "trainer.max_epochs=1"))
     checkpoint = torch.load(run.checkpoint("best"), weights_only=True)
     torch.save(checkpoint | {"classes": ["cat", "dog"]}, run.checkpoint("best"))
+    beside(run.checkpoint("best")).unlink()
     with pytest.raises(UserError, match=r"trained on 2 classes \(cat, dog, …\), the data has 10"):
         evaluate(run, run.checkpoint("best"))
 
@@ -439,3 +495,52 @@ def test_a_weight_file_from_elsewhere_leaves_the_own_evaluation(configure: Confi
     assert names[:2] == ["evaluation_best"] * 2
     own = of_predictions(one.folder / "evaluation_best.npz", ["acc"])
     assert own["test_acc"] == pytest.approx(one.results["test_acc"], abs=1e-7)
+
+
+def test_a_finished_run_is_extended_as_if_it_had_been_longer(configure: Configure, run_door):
+    tiny = (*TINY, "logger=none", "callbacks.figures=null")
+    whole = start(configure(*tiny, "trainer.max_epochs=4"), "whole")
+    run = start(configure(*tiny, "trainer.max_epochs=2"), "run")
+    done = run_door("train.py", f"resume={run.folder}")
+    assert "nothing to resume" in done.out
+    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=1")
+    assert "has 2 epochs already" in done.err
+    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
+    assert done.code in (0, None), done.err
+    assert "The schedule is laid out over all of them" in done.out
+    assert_same_training(run, whole)
+    assert run.config.trainer.max_epochs == 4
+    assert run.provenance["resumed"][0]["changes"] == {"trainer.max_epochs": 4}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step"])
+def test_the_schedule_of_an_extended_run_is_that_of_its_new_length(configure: Configure, run_door, schedule):
+    tiny = (*TINY, "logger=none", "callbacks.figures=null", f"scheduler={schedule}")
+    whole = start(configure(*tiny, "trainer.max_epochs=4"), "whole")
+    run = start(configure(*tiny, "trainer.max_epochs=2"), "run")
+    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
+    assert done.code in (0, None), done.err
+    for own, other in zip(run.metrics[2:], whole.metrics[2:], strict=True):
+        assert own["lr"] == pytest.approx(other["lr"], rel=1e-6)
+
+
+def test_a_damaged_last_checkpoint_is_named_and_the_best_taken_if_asked(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, run_door
+):
+    config = configure(*TINY, "trainer.max_epochs=3", "logger=none", "callbacks.figures=null")
+    run = stop_in_epoch(monkeypatch, config, epoch=2, failure=RuntimeError("power cut"))
+    last, best = run.checkpoint("last"), run.checkpoint("best")
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    last.write_bytes(damaged)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.name not in ("run.log", ".lock")
+              and path.is_file()}  # fmt: skip
+    done = run_door("train.py", f"resume={run.folder}")
+    assert done.code == 1
+    assert f"{last} is damaged" in done.err
+    assert f"resume={best}" in done.err
+    assert {path: path.read_bytes() for path in before} == before
+    done = run_door("train.py", f"resume={best}")
+    assert done.code in (0, None), done.err
+    assert run.status == "finished"
+    assert len(run.metrics) == 3

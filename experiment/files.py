@@ -1,0 +1,71 @@
+"""Files that are whole or not there, and checksums that tell: a line of ``sha256sum`` in a file beside."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiment.errors import UserError
+
+
+class CannotWrite(UserError):
+    """The disk is full, or the folder is away or not to be written to."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` so that a reader or a crash never meets half a file.
+
+    Raises:
+        CannotWrite: with what the system says.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            part.write_text(text)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as failure:
+        raise CannotWrite(f"{path} cannot be written: {failure.strerror or failure}") from failure
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file's content, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def beside(path: Path) -> Path:
+    """The file that holds the checksum of ``path``."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+@contextmanager
+def note_checksum(part: Path, path: Path) -> Iterator[None]:
+    """Keep the checksum of ``part``, which becomes ``path`` meanwhile.
+
+    Until it has, both the old and the new content are what is expected: a crash in between is no damage.
+    """
+    line = f"{sha256(part)}  {path.name}\n"
+    before = beside(path).read_text() if beside(path).exists() else ""
+    if path.exists() and not before:
+        before = f"{sha256(path)}  {path.name}\n"
+    write_atomically(beside(path), line + before)
+    yield
+    write_atomically(beside(path), line)
+
+
+def check(path: Path) -> None:
+    """Compare a file with its checksum; one without, as version 0.1.0 wrote them, passes.
+
+    Raises:
+        UserError: if they differ.
+    """
+    if beside(path).is_file():
+        known = [line.split()[0] for line in beside(path).read_text().splitlines() if line.split()]
+        if sha256(path) not in known:
+            raise UserError(
+                f"{path} is damaged or not the file that was written: its checksum is not that of "
+                f"{beside(path).name}"
+            )
