@@ -96,6 +96,13 @@ KNOBS: dict[str, Knob] = {
         "overrides that go together ('model=mnist data=mnist'), each with all swept",
         optional=True,
     ),
+    "sweep.until": Knob(
+        "str",
+        "null = all jobs; decided = seeds 0, 1, … until every claim is",
+        choices=("decided",),
+        optional=True,
+    ),
+    "sweep.max_seeds": Knob("int", "seeds after which sweep.until=decided ends in any case", "[3, inf)"),
     "sweep.claims": Knob("list[dict]", "what the sweep asks, for its report", optional=True),
     "sweep.fail_fast": Knob("bool", "start no further job after one has failed"),
     # model

@@ -111,11 +111,15 @@ class FolderSweeper(Sweeper):
             if self.config.sweep.dry_run:
                 print(sweep.plan())
                 return
-            todo = sweep.prepare()
+            rounds = sweep.rounds()
+            todo = next(rounds, None)
         except UserError as error:
             stop(error)
-        with sweep.watched():
-            code = self._launch(todo)
+        code = 0
+        while todo is not None and not code:
+            with sweep.watched():
+                code = self._launch(todo)
+            todo = None if code else next(rounds, None)
         text, is_complete = sweep.summary()
         print(text)
         if not is_complete:
@@ -129,7 +133,9 @@ class FolderSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.hydra_context is not None
-        combinations = self._combinations(arguments)
+        options = self.config.sweep
+        max_seeds = options.max_seeds if options.until == "decided" else 0
+        combinations = self._combinations([*arguments, *[f"seed=range({max_seeds})"] * bool(max_seeds)])
         keys = list(dict.fromkeys(key for job in combinations for key in job))
         keys.sort(key=lambda key: (key == "seed", "." in key))  # what a person would name first
         swept = [key for key in keys if len({job.get(key) for job in combinations}) > 1]
@@ -143,9 +149,11 @@ class FolderSweeper(Sweeper):
         plain: Any = OmegaConf.to_container(self.config.sweep)
         claims = plain.get("claims") or []
         wrong += problems_of_claims(claims, [(job.config, job.choices | job.overrides) for job in jobs])
+        if max_seeds and not claims:
+            wrong.append("sweep.until=decided: there is no claim to decide; experiment=… brings one")
         if wrong:
             raise UserError("\n       ".join(dict.fromkeys(wrong)))
-        return Sweep(folder, jobs, claims)
+        return Sweep(folder, jobs, claims, max_seeds)
 
     def _combinations(self, arguments: list[str]) -> list[dict[str, str]]:
         """Of each job the overrides, key → value as text."""

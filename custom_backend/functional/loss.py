@@ -58,17 +58,17 @@ def one_hot(labels: Array, logits: Array, where: str) -> Array:
     return xp.astype(arange(labels, classes)[:, None] == labels[None, :], logits.dtype)
 
 
-def check_loss(where: str, reduction: str, **settings: float | Array | None) -> None:
-    """Check the settings of a loss: numbers (arrays, too, of weights) that are finite and not negative."""
+def check_loss(where: str, reduction: str, **settings: Any) -> None:
+    """Check the settings of a loss: numbers, or lists of them, that are finite and not negative."""
     require(reduction in REDUCTIONS, where, f"reduction one of {', '.join(REDUCTIONS)}", repr(reduction))
     for name, value in settings.items():
         if value is None or hasattr(value, "shape"):
             continue
         most = 1 if name == "label_smoothing" else math.inf
-        right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
-        right = right and math.isfinite(value)
         limits = "in [0, 1]" if most == 1 else "of at least 0"
-        require(right, where, f"a number {name} {limits}", repr(value))
+        for each in value if isinstance(value, list | tuple) else [value]:
+            right = isinstance(each, int | float) and not isinstance(each, bool) and 0 <= each <= most
+            require(right and math.isfinite(each), where, f"a number {name} {limits}", repr(each))
 
 
 def _class_weights(where: str, name: str, weight: Array, logits: Array) -> Array:

@@ -8,6 +8,8 @@ from torch.nn import functional
 from torch_reference import ENGINE, batch, both, network
 
 from lightning_modules import bridge
+from lightning_modules.focal_loss import FocalLoss
+from lightning_modules.networks.resnet import resnet
 from lightning_modules.optim import CustomAdam
 
 
@@ -68,6 +70,34 @@ def test_fifty_adam_steps_in_lockstep(dtype, tolerance):
             value.backward()
             optimizer.step()
         assert loss.item() == pytest.approx(expected.item(), abs=tolerance)
+
+
+def _residual_networks(dtype):
+    results = []
+    for module in (ENGINE, nn):
+        torch.manual_seed(0)
+        results.append(
+            resnet(module, (2, 13, 11), 5, widths=[4, 8], blocks=2, dropout=0.0, init="he").to(dtype)
+        )
+    return results
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-3)], ids=str)
+def test_a_residual_network_trains_in_lockstep(dtype, tolerance):
+    ours, theirs = _residual_networks(dtype)
+    assert_same_state(ours, theirs, 0)
+    optimizers = CustomAdam(ours.parameters(), lr=1e-3), torch.optim.Adam(theirs.parameters(), lr=1e-3)
+    for _ in range(10):
+        x, labels = batch(dtype)
+        losses = ENGINE.CrossEntropyLoss()(ours(x), labels), functional.cross_entropy(theirs(x), labels)
+        for optimizer, loss in zip(optimizers, losses, strict=True):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert losses[0].item() == pytest.approx(losses[1].item(), abs=tolerance)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=tolerance, atol=tolerance)
 
 
 def test_every_module_alone_equals_the_fused_run():
@@ -369,6 +399,43 @@ def test_losses_on_torchs_logits(kind):
     (mine,) = torch.autograd.grad(2 * loss, logits)
     (other,) = torch.autograd.grad(2 * expected, logits)
     torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.5, [0.1, 1.0, 2.0, 0.7]])
+@pytest.mark.parametrize("kind", [bridge.CustomFocalLoss, FocalLoss])
+def test_focal_loss_weighs_each_class_and_bears_masked_ones(kind, alpha):
+    """By hand: the paper's eq. 5, a weight for each class being that of the target."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(8, 4, dtype=torch.float64), torch.arange(8) % 3
+    logits[:, 3] = -torch.inf
+    probability = logits.exp() / logits.exp().sum(1, keepdim=True)
+    expected = 0.0
+    for row, label in zip(probability, labels, strict=True):
+        weight = alpha if isinstance(alpha, float) else alpha[label]
+        expected -= weight * (1 - row[label]) ** 1.5 * row[label].log() / len(labels)
+    logits.requires_grad_()
+    loss = kind(alpha, gamma=1.5)(logits, labels)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad[:, 3].any()
+    impossible = kind(alpha)(logits, torch.full_like(labels, 3))
+    assert impossible == torch.inf
+    (gradient,) = torch.autograd.grad(impossible, logits)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_and_reductions_are_torchs(reduction, smoothing):
+    weight = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
+    logits, labels = torch.randn(7, 3, dtype=torch.float64, requires_grad=True), torch.randint(3, (7,))
+    settings, results = {"weight": weight, "reduction": reduction, "label_smoothing": smoothing}, []
+    for module in (ENGINE, nn):
+        loss = module.CrossEntropyLoss(**settings)(logits, labels)
+        results.append([loss, *torch.autograd.grad((loss * torch.arange(loss.numel()).add(1)).sum(), logits)])
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
 
 
 def adams(dtype=torch.float64):
