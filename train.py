@@ -11,8 +11,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from experiment.config import register_resolver
 from experiment.entry_point import entry_point, invocation, loading, stop
 from experiment.errors import UserError
 from experiment.results import table
@@ -22,9 +23,7 @@ from experiment.worker import claim_job, claim_run, study_storage
 from hydra_plugins.folder_sweeper import FolderSweeper
 
 log = logging.getLogger(__name__)
-OmegaConf.register_new_resolver(
-    "study_storage", study_storage, replace=True
-)  # of conf/hydra/sweeper/optuna.yaml
+register_resolver("study_storage", study_storage, replace=True)  # of conf/hydra/sweeper/optuna.yaml
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")

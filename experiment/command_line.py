@@ -137,8 +137,8 @@ def _parse(given: Sequence[str]) -> list[Override]:
         try:
             overrides += parser.parse_overrides([word])
         except HydraException as mistake:
-            lines = str(mistake).splitlines()
-            reason = next((line for line in lines if not line.startswith("Error parsing")), lines[0])
+            said = [line for line in str(mistake).splitlines() if not line.startswith(("Error", "See "))]
+            reason = said[0] if said else str(mistake.__cause__ or "no value")
             hint = "Special characters are quoted twice: \"name='a, b'\""
             raise UserError(f"{word}: cannot be read: {reason}. {hint}") from mistake
     return overrides
