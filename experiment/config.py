@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from experiment.metrics import row
 from experiment.schema import flatten, plain_values
 
+# the name since omegaconf 2.4; before, that of an older function, which could not replace
+is_new_name = "replace" in signature(OmegaConf.register_resolver).parameters
+register_resolver: Callable[..., None] = (
+    OmegaConf.register_resolver if is_new_name else OmegaConf.register_new_resolver
+)
+
 # ${direction:val_loss}, for searches: which way is better
-OmegaConf.register_new_resolver(
+register_resolver(
     "direction", lambda metric: "minimize" if row(metric).sign < 0 else "maximize", replace=True
 )
 

@@ -57,22 +57,26 @@ class Component:
         given: number of leading arguments that the project gives.
         named: arguments that it gives by name.
         has_entries: whether the node is a dictionary of components or nulls.
+        base: the class from which those derive that can stand here; empty where functions do, too.
     """
 
     given: int = 0
     named: tuple[str, ...] = ()
     has_entries: bool = False
+    base: str = ""
 
 
 COMPONENTS = {
     "model": Component(given=3),
-    "data": Component(named=("seed",)),
-    "optimizer": Component(given=1),
+    "data": Component(named=("seed",), base="lightning.pytorch.LightningDataModule"),
+    "optimizer": Component(given=1, base="torch.optim.Optimizer"),
     "scheduler": Component(given=2),
-    "loss": Component(),
+    "loss": Component(base="torch.nn.Module"),
     "metrics": Component(given=2, has_entries=True),
-    "callbacks": Component(has_entries=True),
-    "logger": Component(named=("save_dir", "purge_step"), has_entries=True),
+    "callbacks": Component(has_entries=True, base="lightning.pytorch.callbacks.Callback"),
+    "logger": Component(
+        named=("save_dir", "purge_step"), has_entries=True, base="lightning.pytorch.loggers.Logger"
+    ),
 }
 NESTED = Component()
 
@@ -113,7 +117,7 @@ KNOBS: dict[str, Knob] = {
     ),
     # data
     "data.dataset": Knob("str", "which data set; set by data=…"),
-    "data.root": Knob("str", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
+    "data.root": Knob("path", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
     "data.download": Knob("bool", "download the data set if it is not under data.root"),
     "data.batch_size": _positive("int", "images a step and device"),
     "data.val_fraction": Knob("float", "part of the training set kept for validation; 0 = none", "[0, 1)"),
@@ -130,7 +134,7 @@ KNOBS: dict[str, Knob] = {
     "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
     "data.background": Knob("str", "colour behind transparent images", choices=("white", "black", "grey")),
     "data.cache": Knob(
-        "str", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
+        "path", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
     ),
     "data.on_leak": Knob(
         "str",
@@ -374,6 +378,11 @@ def _faults_of_component(
         return
     if reason := refusal(target):
         yield f"{key}._target_", f"{key}._target_={target}: {reason}"
+        return
+    kind, is_trusted = definition(component.base), target.partition(".")[0] in trusted_packages()
+    if kind and kind.name not in ancestors(target) and not is_trusted:
+        name = component.base.rpartition(".")[2]
+        yield f"{key}._target_", f"{key}._target_={target}: it is no {name}"
         return
     taken, is_partial = _knobs(key, node, component), node.get("_partial_") is True
     for name, value in node.items():

@@ -169,6 +169,8 @@ class FolderSweeper(Sweeper):
                 single = [] if override.is_sweep_override() else [override.get_value_element_as_str()]
                 key = override.get_key_element().lstrip("+")
                 values[key] = single or list(override.sweep_string_iterator())
+                if not values[key]:
+                    raise UserError(f"{override.input_line}: there is no value in it, and so no job")
             combinations += [
                 dict(zip(values, job, strict=True)) for job in itertools.product(*values.values())
             ]
