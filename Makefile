@@ -41,5 +41,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "error: $(PYTHON) is $$($(PYTHON) --version), needed is 3.11 to 3.13: make PYTHON=python3.12 …"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+	@echo "installing into $(VENV): PyTorch and what it needs, gigabytes on Linux; README, Set-up, has a smaller way"
+	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@
+	@echo "installed. Enter the environment, once in every terminal: source $(VENV)/bin/activate"

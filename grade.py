@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from custom_backend.array import KERNELS
 from exercises._tasks import EXERCISES, MISTAKES, Case, Exercise, Task
 
 try:
@@ -37,7 +38,7 @@ except ImportError:  # Windows has no such limits
 USAGE = "python grade.py FILE or FOLDER …, for example python grade.py exercises/conv.py"
 COURSE = Path(os.path.relpath(Path(__file__).parent / "exercises"))
 INSIDE = "--in-this-process"
-SECONDS, MEMORY, PRINTED = 7.0, 1 << 30, 100_000  # what a student's file may take: time, bytes, characters
+SECONDS, MEMORY, PRINTED = 6.0, 1 << 30, 100_000  # what a student's file may take: time, bytes, characters
 STEP = 1e-5  # of numerical derivatives
 
 
@@ -52,7 +53,7 @@ class Finding(NamedTuple):
     says: str
 
 
-# ------------------------------------------------------------------------------------- calling what a student wrote
+# ---- calling what a student wrote
 
 
 def blame(error: BaseException, module: ModuleType) -> str:
@@ -128,15 +129,14 @@ def answer(module: ModuleType, task: Task, arguments: Case, dtype: type = float)
             raise Wrong(f"{result} is of dtype {got.dtype}: for arguments of {wanted} it must be {wanted}")
         if not isinstance(got, np.ndarray) and task.results[result]:
             raise Wrong(f"{name} must return an array ({result}); it returns {said}")
-        if not task.results[result] and not (
-            np.ndim(got) == 0 and isinstance(np.asarray(got).item(), numbers.Real)
-        ):
+        scalar = isinstance(got, np.ndarray) and got.ndim == 0 and got.dtype.kind in "fiu"
+        if not task.results[result] and not (scalar or isinstance(got, numbers.Real)):
             shape = f" of shape {got.shape}" if isinstance(got, np.ndarray) else ""
             raise Wrong(f"{name} must return a number ({result}); it returns {said}{shape}")
     return [np.asarray(got) for got in answers]
 
 
-# ------------------------------------------------------------------------------------------------ what is wrong with it
+# ---- what is wrong with it
 
 
 def same(got: Any, expected: Any, part: Any = ...) -> bool:
@@ -173,23 +173,22 @@ def mistakes(task: Task, result: str) -> list[list[str]]:
     return [mistake for rows in of_task for mistake in rows if re.match(mistake[0], result)]
 
 
-def shape_fault(got: Any, right: Any) -> str:
+def shape_fault(got: Any, right: Any, axes: Sequence[str], counts: Mapping[str, int]) -> str:
     """What an array of the wrong shape has wrong."""
-    said = f"has the shape {got.shape}: expected is {right.shape}"
-    for axes in itertools.chain(
-        *(itertools.combinations(range(got.ndim), n) for n in range(1, got.ndim + 1))
-    ):
-        if got.size < 1e6 and same(got.sum(axes), right):
-            return f"{said}; the sum over {'the batch' if axes == (got.ndim - 1,) else f'axes {axes}'} is missing"
-    if got.size == right.size:
-        if got.ndim == right.ndim > 2 and same(np.moveaxis(got, 0, -1), right):
-            return f"{said}; the batch must be the LAST axis"
-        if got.ndim == right.ndim and any(
-            same(got.transpose(o), right) for o in itertools.permutations(range(got.ndim))
-        ):
-            return f"{said}; it is transposed"
-        if same(got.reshape(right.shape), right):
-            return f"{said}; its numbers are right"
+    said = f"has the shape {got.shape}: expected is {right.shape}, ({', '.join(filter(None, axes))})"
+    if not got.size:
+        return f"{said}; a slice such as p:-p is empty for p = 0"
+    if got.size == right.size and same(got.reshape(right.shape), right):
+        return f"{said}; its numbers are right"
+    orders = itertools.permutations(range(got.ndim)) if got.ndim == right.ndim else ()
+    if any(same(got.transpose(order), right) for order in orders):
+        batch_first = got.ndim > 2 and same(np.moveaxis(got, 0, -1), right)
+        return f"{said}; {'the batch must be the LAST axis' if batch_first else 'it is transposed'}"
+    for n in range(1, got.ndim + 1 if got.size < 1e6 else 0):
+        for lost in itertools.combinations(range(got.ndim), n):
+            if same(got.sum(lost), right):
+                batch = n == 1 and got.shape[lost[0]] == counts.get("the batch size")
+                return f"{said}; the sum over {'the batch' if batch else f'axes {lost}'} is missing"
     return said
 
 
@@ -218,7 +217,7 @@ def pattern(got: Any, right: Any, axes: Sequence[str], counts: Mapping[str, int]
     if right.ndim and same(np.sort(got, None), np.sort(right, None)):
         return "has the right numbers in the wrong places"
     if right.ndim == 4 and min(right.shape[1:3]) > 2 and not wrong[:, 1:-1, 1:-1].any():
-        return "is right inside, but the border is lost: the outermost rows and columns are wrong"
+        return "is right inside, but the border is lost or wrong (outermost rows and columns)"
     for axis, name in enumerate(axes[: right.ndim]):
         bad = set(np.nonzero(wrong)[axis].tolist())
         if good := set(range(right.shape[axis])) - bad:
@@ -230,7 +229,7 @@ def pattern(got: Any, right: Any, axes: Sequence[str], counts: Mapping[str, int]
 def fault(got: Any, right: Any, axes: Sequence[str], counts: Mapping[str, int]) -> str:
     """What differs, in general words."""
     if got.shape != right.shape:
-        return shape_fault(got, right)
+        return shape_fault(got, right, axes, counts)
     bad = ~np.isfinite(got) & np.isfinite(right)
     if bad.any():
         where = f" in {bad.sum()} of {got.size} entries" if got.ndim else ""
@@ -271,12 +270,10 @@ def judge(task: Task, index: int, got: list[Any], right: list[Any]) -> str:
         if same(mine, value):
             return f"{name} is {other}: the results are in the wrong order"
     case = task.cases[first]
-    shape = next(value.shape for value in case.values() if isinstance(value, np.ndarray))
-    counts = {
-        "the batch size": shape[-1],
-        "rows · columns · batch": math.prod(shape[1:]),
-        "all entries": math.prod(shape),
-    }
+    arrays = {key: value.shape for key, value in case.items() if isinstance(value, np.ndarray)}
+    counts = {"the batch size": next(iter(arrays.values()))[-1]}
+    for key, shape in arrays.items():
+        counts |= {f"all of a channel of `{key}`": math.prod(shape[1:]), f"all of `{key}`": math.prod(shape)}
     said = fault(mine, expected, axes.split(", "), counts)
     if len(wrong) < ordinary and all(i < ordinary for i in wrong):
         plain = {key: value for key, value in case.items() if not isinstance(value, np.ndarray)}
@@ -286,6 +283,8 @@ def judge(task: Task, index: int, got: list[Any], right: list[Any]) -> str:
             if any(other[key] != value for other in task.cases)
         ]
         said += f" (with {', '.join(told)}; not in every case)"
+    if name.startswith("∂"):
+        said = said.replace("the border is", "the border's gradient is")
     return f"{name} {said}"
 
 
@@ -319,7 +318,9 @@ def check(exercise: Exercise, module: ModuleType) -> list[Finding]:
             faults = [judge(task, index, got, right) for index in range(len(task.results))]
             if not any(faults):
                 single = {
-                    key: value.astype(np.float32) if getattr(value, "dtype", None) == float else value
+                    key: value.astype(np.float32)
+                    if isinstance(value, np.ndarray) and value.dtype == np.float64
+                    else value
                     for key, value in task.cases[0].items()
                 }
                 answer(module, task, single, np.float32)
@@ -338,17 +339,17 @@ def check(exercise: Exercise, module: ModuleType) -> list[Finding]:
                 fits = math.isclose(along, numerical, rel_tol=1e-4, abs_tol=1e-6)
                 if trusted and not wrong:
                     says += " and with numerical derivatives" if fits else ", not with numerical derivatives"
-                elif trusted and "entries" in wrong:
-                    says += f"; along a random direction it gives {along:.4g}, numerically {numerical:.4g} is right"
+                elif trusted and not fits and "entries" in wrong:
+                    says += f"; along a random direction it is {along:.4g}, numerically {numerical:.4g}"
                 elif wrong and fits and not trusted:
-                    says += f"; it is the derivative of your {exercise.tasks[0].solution.__name__}: mend that first"
+                    says += f"; it fits your {exercise.tasks[0].solution.__name__}, so mend that first"
             findings.append(Finding("wrong" if wrong else "right", says))
         if got[0][0].shape == right[0][0].shape:
-            forward, trusted = getattr(module, task.solution.__name__), not any(faults)
+            forward, trusted = getattr(module, task.solution.__name__), not faults[0]
     return findings
 
 
-# ---------------------------------------------------------------------------------------------- in a process of its own
+# ---- in a process of its own
 
 
 def load(path: Path) -> ModuleType:
@@ -374,12 +375,15 @@ def load(path: Path) -> ModuleType:
 
 def inside(path: Path, folder: Path, seconds: float) -> None:
     """Grade in this process, within limits, and leave the findings in the folder."""
-    sys.modules["numba"] = None  # type: ignore[assignment]  # takes seconds to import; the formulas do without
+    KERNELS.clear()  # the formulas alone: kernels need more than NumPy, and take seconds to import
     sys.dont_write_bytecode = True
     sys.path.append(str(path.parent))  # where the student's other exercises are
-    if resource:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))
+    with contextlib.suppress(
+        ValueError, OSError
+    ):  # macOS refuses, and so does a lower limit of the user's own
+        if resource:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     stack = (folder / "stack").open("w")
     faulthandler.enable(stack)
     faulthandler.dump_traceback_later(seconds, exit=True, file=stack)
@@ -399,9 +403,12 @@ def grade(path: Path, seconds: float = SECONDS) -> tuple[list[Finding], str]:
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             [sys.executable, __file__, INSIDE, str(path.resolve()), folder, str(seconds)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env=os.environ | {"PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1"},
+        )
 
         pipe = process.stdout
         assert pipe is not None
@@ -416,7 +423,8 @@ def grade(path: Path, seconds: float = SECONDS) -> tuple[list[Finding], str]:
             while piece := os.read(pipe.fileno(), 1 << 16):
                 printed.extend(piece)
                 if len(printed) > PRINTED:
-                    return end()
+                    end()
+                    break
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
@@ -425,7 +433,7 @@ def grade(path: Path, seconds: float = SECONDS) -> tuple[list[Finding], str]:
         except subprocess.TimeoutExpired:
             print(f"still running; it is stopped after {seconds:g} seconds", file=sys.stderr)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(seconds)
+                process.wait(seconds + 1)  # it ends itself after `seconds`, and says where it was
         finally:
             end()
             code = process.wait()
@@ -452,7 +460,7 @@ def outcome(path: Path, folder: Path, code: int, seconds: float, printed: int) -
     return [Finding("wrong", f"the file ends the program (exit code {code}) before it is graded")]
 
 
-# --------------------------------------------------------------------------------------------------------- what is shown
+# ---- what is shown
 
 
 def show(head: str, text: str, indent: int = 0) -> None:
@@ -508,24 +516,19 @@ def stop(message: str) -> NoReturn:
 
 def files(word: str) -> list[Path]:
     """The exercises that a word of the command line means: a file, or all of a folder."""
-    path = Path(word)
+    path, order = Path(word), list(EXERCISES)
+    known = f"Exercises: {', '.join(order)}."
     if path.is_dir():
         found = [file for file in path.rglob("*.py") if file.stem in EXERCISES]
-        order = list(EXERCISES)
         found.sort(key=lambda file: (file.parent, order.index(file.stem)))
-        return found or stop(
-            f"{word} holds no exercise. Exercises: {', '.join(f'{name}.py' for name in order)}"
-        )
+        return found or stop(f"{word} holds no exercise. {known}")
     if path.exists() and path.suffix == ".py" and path.stem in EXERCISES:
         return [path]
-    near = difflib.get_close_matches(path.stem, EXERCISES, 1, cutoff=0.5)
+    near = difflib.get_close_matches(path.stem, order, 1, cutoff=0.5)
     beside = [folder / f"{near[0]}.py" for folder in (path.parent, COURSE) if near]
-    hint = next(
-        (f"Did you mean {file}?" for file in beside if file.exists()), f"Exercises: {', '.join(EXERCISES)}."
-    )
-    stop(
-        f"{word} {'is no exercise; a file is known by its name' if path.exists() else 'does not exist'}. {hint}"
-    )
+    hints = [f"Did you mean {file}?" for file in beside if file.exists()]
+    what = "is no exercise; a file is known by its name" if path.exists() else "does not exist"
+    stop(f"{word} {what}. {(hints or [known])[0]}")
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 import logging
 import sys
-from datetime import datetime
-from pathlib import Path
 from typing import cast
 
 from experiment.command_line import CONFIG_DIR, check  # before others: says so where a package is missing
@@ -13,19 +11,20 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from experiment.config import choices, run_config
 from experiment.entry_point import entry_point, invocation, loading, stop
 from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Run
-from experiment.schema import problems
 from experiment.sweep import outcome
-from experiment.worker import claim_job
+from experiment.worker import claim_job, claim_run, study_storage
 from hydra_plugins.folder_sweeper import FolderSweeper
 
 log = logging.getLogger(__name__)
+OmegaConf.register_new_resolver(
+    "study_storage", study_storage, replace=True
+)  # of conf/hydra/sweeper/optuna.yaml
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
@@ -34,7 +33,14 @@ def job(config: DictConfig) -> float | None:
     hydra_config = cast(DictConfig, HydraConfig.get())
     is_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
-        return (train_in_sweep if is_sweep else train_alone)(config, hydra_config)
+        run = (claim_job if is_sweep else claim_run)(config, hydra_config)
+        if run is None:
+            return None
+        if run.status != "finished":
+            return train_job(run, config, is_sweep)
+        if not is_sweep:
+            log.info(f"nothing to resume:\n{table(run.results, run.folder)}")
+        return run.results.get("monitored")
     except UserError as error:
         if is_sweep:  # the launcher notes it and goes on
             raise
@@ -43,51 +49,28 @@ def job(config: DictConfig) -> float | None:
         raise SystemExit(130) from None
 
 
-def train_alone(composed: DictConfig, hydra_config: DictConfig) -> float | None:
-    """Make or open the run that the command line describes and train it."""
-    config = run_config(composed)
-    if wrong := problems(config):
-        raise UserError("\n       ".join(wrong))
-    if config.resume:
-        run = Run.open(Path(config.resume))
-        if run.status == "finished":
-            log.info(f"nothing to resume:\n{table(run.results, run.folder)}")
-            return run.results.get("monitored")
-    else:
-        chosen = choices(hydra_config)
-        automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
-        run = Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
+def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
+    """Train a run; where it is one of a sweep, its log goes to its folder only."""
+    for handler in logging.getLogger().handlers if is_sweep else ():
+        handler.setLevel(logging.CRITICAL + 1)
     with loading():  # after every check: it takes seconds
         from lightning_modules.training import train
 
     try:
         return train(run.config, run)
     except (KeyboardInterrupt, SystemExit):
-        log.info(f"continue with: {invocation('train')} resume={run.folder}")
+        if run.has_begun:
+            log.info(f"continue with: {invocation('train')} resume={run.folder}")
         raise
-
-
-def train_in_sweep(composed: DictConfig, hydra_config: DictConfig) -> float | None:
-    """Train one job of a sweep; its log goes to its folder only."""
-    run = claim_job(composed, hydra_config)
-    if run is None or run.status == "finished":
-        return run.results.get("monitored") if run else None
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.CRITICAL + 1)
-    with loading():
-        from lightning_modules.training import train
-
-    try:
-        return train(run.config, run)
     finally:
-        if not composed.resume:  # the sweeper is not ours, which prints these lines itself
+        if is_sweep and not config.resume:  # the sweeper is not ours, which prints these lines itself
             print(f"{run.folder.name}  {outcome(run)}", flush=True)
 
 
 @entry_point
 def main() -> None:
     """Check the command line, then have Hydra compose what it says."""
-    check(sys.argv[1:])
+    sys.argv[1:] = check(sys.argv[1:])
     Plugins.instance().register(FolderSweeper)  # Hydra looks for plugins in folders, not in editable installs
     job()
 

@@ -42,9 +42,12 @@ from custom_backend.functional.loss import (
     cross_entropy_forward,
     focal_loss_backward,
     focal_loss_forward,
+    mse_loss_backward,
+    mse_loss_forward,
 )
 from custom_backend.init import he_fan_in, he_fan_out, lecun_normal, torch_default
 from custom_backend.layers import (
+    GELU,
     SELU,
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -52,18 +55,25 @@ from custom_backend.layers import (
     Conv2d,
     Dropout,
     Flatten,
+    GroupNorm,
+    Identity,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Linear,
     LogSoftmax,
     MaxPool2d,
     ReLU,
     Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
 )
-from custom_backend.network import Sequential
+from custom_backend.network import Concat, Residual, Sequential
 from custom_backend.optim import SGD, Adam, AdamW
 
 __all__ = [
+    "GELU",
     "SELU",
     "SGD",
     "Adam",
@@ -71,17 +81,25 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm2d",
+    "Concat",
     "Conv2d",
     "Dropout",
     "Flatten",
+    "GroupNorm",
+    "Identity",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MaxPool2d",
     "ReLU",
+    "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
+    "Softmax",
+    "Tanh",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "focal_loss_backward",
@@ -89,5 +107,7 @@ __all__ = [
     "he_fan_in",
     "he_fan_out",
     "lecun_normal",
+    "mse_loss_backward",
+    "mse_loss_forward",
     "torch_default",
 ]

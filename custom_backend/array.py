@@ -24,6 +24,7 @@ import numpy as np
 
 Array: TypeAlias = Any  # an array of any module that follows the standard
 Pair: TypeAlias = tuple[int, int]
+Shape: TypeAlias = tuple[int, ...]
 State: TypeAlias = Mapping[str, Array]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -104,11 +105,6 @@ def uniform(like: Array, shape: tuple[int, ...], seed: int) -> Array:
     return xp.asarray(draws, dtype=like.dtype, device=like.device)
 
 
-def pair(value: int | tuple[int, ...]) -> Pair:
-    """`3` and `(3, 3)` both mean (3, 3)."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
 def columns_of(x: Array) -> Array:
     """View a (channels, …) array as the matrix (channels, everything else)."""
     return namespace(x).reshape(x, (x.shape[0], math.prod(x.shape[1:])))
@@ -133,17 +129,36 @@ def require(holds: bool, where: object, expected: str, got: object) -> None:
         raise ValueError(f"{where}: expected {expected}, got {got}")
 
 
-def check_input(where: object, x: Array, layout: str, state: State | None = None) -> None:
-    """Check what a layer is given: axes as in `layout`, floating point, one module and device.
+def check_input(where: object, x: Array, layout: str = "", channels: int | None = None) -> None:
+    """Check what a layer is given: axes as in `layout` (any if empty), none of them empty, floating point.
 
     Raises:
         ValueError: naming the layer, what it expected and what it got.
     """
-    require(x.ndim == len(layout.split(", ")), where, f"an array ({layout})", f"shape {tuple(x.shape)}")
     kind = str(x.dtype).rpartition(".")[2]
     require(kind in ("float32", "float64"), where, "float32 or float64", kind)
-    for name, array in (state or {}).items():
+    right = x.ndim == layout.count(",") + 1 if layout else x.ndim >= 1
+    require(right, where, f"an array ({layout or '…, batch'})", f"shape {tuple(x.shape)}")
+    if 0 in x.shape:
+        axes = zip(layout.split(", ") if layout else range(x.ndim), x.shape, strict=True)
+        require(False, where, "at least one entry along every axis", dict(axes))
+    if channels is not None and x.shape[0] != channels:
+        require(False, where, f"{channels} {layout.partition(',')[0] or 'channels'}", x.shape[0])
+
+
+def check_state(where: object, state: State, x: Array, shapes: Mapping[str, Shape]) -> None:
+    """Check that `state` has the entries `shapes`, floating point ones as `x` is: module, device and dtype.
+
+    Raises:
+        ValueError: naming the layer, what it expected and what it got.
+    """
+    for name, shape in shapes.items():
+        require(name in state, where, f"an entry {name} in the state", ", ".join(state) or "none")
+        array, counts = state[name], name == "num_batches_tracked"
+        same = library(array) == library(x) and array.device == x.device
+        if same and tuple(array.shape) == shape and (counts or array.dtype == x.dtype):
+            continue
         require(library(array) == library(x), where, f"{name} of {library(x)} like the input", library(array))
         require(array.device == x.device, where, f"{name} on {x.device} like the input", array.device)
-        if name != "num_batches_tracked":
-            require(array.dtype == x.dtype, where, f"{name} of {x.dtype} like the input", array.dtype)
+        require(tuple(array.shape) == shape, where, f"{name} of shape {shape}", tuple(array.shape))
+        require(False, where, f"{name} of {x.dtype} like the input", array.dtype)

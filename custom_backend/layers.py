@@ -1,8 +1,11 @@
-"""Layers: the hyperparameters, the names of the parameters, and a check of what comes in.
+"""Layers: the hyperparameters, the names and shapes of the parameters, and a check of what comes in.
 
 A layer holds no arrays. Parameters and running statistics come with each call as `state`, a mapping under
 torch's names; what backward needs goes back to the caller as `saved`. So one layer serves any number of
 networks, devices and threads at once.
+
+Every layer raises ValueError "layer: expected …, got …": for wrong hyperparameters when it is built, for a
+wrong input or state when it is called.
 """
 
 import math
@@ -13,187 +16,321 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from custom_backend import init
-from custom_backend.array import Array, Pair, State, check_input, namespace, pair, require
+from custom_backend.array import Array, Pair, Shape, State, check_input, check_state, namespace, require
 from custom_backend.functional import activation, convolution, dropout, linear, loss, normalization, pooling
 
 IMAGES = "channels, height, width, batch"
 FEATURES = "features, batch"
 
-Initialise: TypeAlias = Callable[[np.random.Generator, tuple[int, ...]], init.Weights]
-Backward: TypeAlias = tuple[Array | None, dict[str, Array]]
+Entries: TypeAlias = dict[str, Array]
+Initialise: TypeAlias = Callable[[np.random.Generator, Shape], init.Weights]
+Rng: TypeAlias = np.random.Generator | None
+Forward: TypeAlias = tuple[Array, Any]
+Backward: TypeAlias = tuple[Array | None, Entries]
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether `value` is an integer of at least `least`."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def whole(layer: object, name: str, least: int = 1) -> int:
+    """The integer hyperparameter `name` of a layer, checked."""
+    value = getattr(layer, name)
+    require(is_whole(value, least), layer, f"{name} of at least {least}, an integer", repr(value))
+    return int(value)
+
+
+def pair(layer: object, name: str, least: int = 1) -> Pair:
+    """The hyperparameter `name` along (height, width), checked: `3` and `(3, 3)` both mean (3, 3)."""
+    value = getattr(layer, name)
+    values = value if isinstance(value, tuple | list) else (value, value)
+    right = len(values) == 2 and all(is_whole(each, least) for each in values)
+    require(right, layer, f"{name} of at least {least}, one integer or two", repr(value))
+    return int(values[0]), int(values[1])
+
+
+def number(layer: object, name: str, least: float = -math.inf, most: float = math.inf) -> float:
+    """The real hyperparameter `name` of a layer, checked."""
+    value = getattr(layer, name)
+    right = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    right = right and math.isfinite(value) and bool(least <= value <= most)
+    limits = f" in [{least:g}, {most:g}]" if math.isfinite(least) else ""
+    require(right, layer, f"a number {name}{limits}", repr(value))
+    return float(value)
 
 
 class Layer:
-    """A differentiable function of an array and of a state, whose entries are listed in `names`."""
+    """A differentiable function of an array and of a state.
+
+    A layer that is a pair of `functions` says what they take beside x: parameters (`shapes`) and `settings`.
+    """
+
+    functions: ClassVar[tuple[Callable[..., Any], Callable[..., Any]]]
+    layout: ClassVar[str] = ""  # the axes that x must have; any where empty
+
+    def __post_init__(self) -> None:
+        _ = self.settings, self.shapes  # wrong hyperparameters are an error at once
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What forward takes after x and the parameters."""
+        return ()
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of each entry of the state, under torch's names."""
+        return {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The entries of the state, as torch names them."""
-        return ()
+        """The entries of the state."""
+        return tuple(self.shapes)
 
-    def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> dict[str, Array]:
-        """A fresh state of float32 NumPy arrays."""
-        return {}
+    @property
+    def channels(self) -> int | None:
+        """How long the first axis of x must be; None: as long as it likes."""
+        return None
 
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
+    def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> Entries:
+        """A fresh state of float32 NumPy arrays: weights as `initialise` draws them, biases as torch does."""
+        drawn = {
+            name: initialise(rng, shape)
+            if name == "weight"
+            else init.bias_default(rng, self.shapes["weight"])
+            for name, shape in self.shapes.items()
+        }
+        return {name: array.astype(np.float32) for name, array in drawn.items()}
+
+    def check(self, state: State, x: Array) -> None:
+        """Check input and state."""
+        check_input(self, x, self.layout, self.channels)
+        check_state(self, state, x, self.shapes)
+
+    def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
         """(y, saved). Training updates the running statistics in `state` in place."""
-        raise NotImplementedError
+        self.check(state, x)
+        parameters = (state["weight"], state.get("bias")) if self.shapes else ()
+        return self.functions[0](x, *parameters, *self.settings)  # type: ignore[no-any-return]
 
     def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """(∂L/∂x, {name: ∂L/∂parameter}). Where `needs_input_grad` is false, ∂L/∂x may be None."""
-        raise NotImplementedError
+        if not self.shapes:
+            return self.functions[1](saved, grad), {}
+        grad_x, *gradients = self.functions[1](saved, grad, needs_input_grad)
+        return grad_x, dict(zip(self.shapes, gradients, strict=False))
 
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of the output for one sample of `shape`."""
+        return shape
 
-class _Function(Layer):
-    """A layer without a state: a pair of functions, and the hyperparameters that the first of them takes."""
-
-    functions: ClassVar[tuple[Callable[..., Any], Callable[..., Any]]]
-    layout: ClassVar[str | None] = None  # the axes that x must have; any where None
-
-    @property
-    def hyperparameters(self) -> tuple[Any, ...]:
-        """What forward takes beside x."""
-        return ()
-
-    def check(self, x: Array) -> None:
-        """Check the input."""
-        if self.layout is not None:
-            check_input(self, x, self.layout)
-
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
-        """See the first of `functions`."""
-        self.check(x)
-        return self.functions[0](x, *self.hyperparameters)  # type: ignore[no-any-return]
-
-    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
-        """See the second of `functions`."""
-        return self.functions[1](saved, grad), {}
-
-
-class _Weighted(Layer):
-    """A layer with a weight of `shape` and, where `bias` is true, a bias."""
-
-    bias: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        raise NotImplementedError
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return ("weight", "bias") if self.bias else ("weight",)
-
-    def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> dict[str, Array]:
-        """The weight as `initialise` draws it, the bias as torch does."""
-        state = {"weight": initialise(rng, self.shape)}
-        if self.bias:
-            state["bias"] = init.bias_default(rng, self.shape)
-        return {name: array.astype(np.float32) for name, array in state.items()}
-
-    def _named(self, grad_x: Array | None, *gradients: Array) -> Backward:
-        return grad_x, dict(zip(self.names, gradients, strict=False))
+    def flops(self, shape: Shape) -> int:
+        """Floating-point operations of a forward pass for one sample of `shape`, matrix products alone."""
+        return 0
 
 
 @dataclass(frozen=True)
-class Linear(_Weighted):
+class Linear(Layer):
     """y = W x + b: (inputs, batch) → (outputs, batch)."""
 
     inputs: int
     outputs: int
     bias: bool = True
 
+    layout = FEATURES
+    functions = linear.linear_forward, linear.linear_backward
+
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(outputs, inputs)."""
-        return self.outputs, self.inputs
+    def shapes(self) -> dict[str, Shape]:
+        """(outputs, inputs) and (outputs,)."""
+        weight = whole(self, "outputs"), whole(self, "inputs")
+        return {"weight": weight, "bias": weight[:1]} if self.bias else {"weight": weight}
 
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
-        """See `linear_forward`."""
-        check_input(self, x, FEATURES, state)
-        require(x.shape[0] == self.inputs, self, f"{self.inputs} features", x.shape[0])
-        return linear.linear_forward(x, state["weight"], state.get("bias"))
+    @property
+    def channels(self) -> int:
+        """The number of inputs."""
+        return self.inputs
 
-    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
-        """See `linear_backward`."""
-        return self._named(*linear.linear_backward(saved, grad, needs_input_grad))
+    def output_shape(self, shape: Shape) -> Shape:
+        """(outputs,)."""
+        return (self.outputs,)
+
+    def flops(self, shape: Shape) -> int:
+        """A multiplication and an addition for each weight."""
+        return 2 * self.inputs * self.outputs
 
 
 @dataclass(frozen=True)
-class Conv2d(_Weighted):
-    """A cross-correlation: (inputs, H, W, batch) → (outputs, H', W', batch)."""
+class Conv2d(Layer):
+    """A cross-correlation: (inputs, H, W, batch) → (outputs, H', W', batch).
+
+    Args:
+        inputs: channels in, a multiple of `groups`.
+        outputs: channels out, likewise; as many groups as inputs make a depthwise convolution.
+        kernel_size: pixels along (height, width), or along both, as all that follow but `bias`.
+        stride: pixels from window to window.
+        padding: pixels of zeros on all sides; "same": as many as make H' = H and W' = W; "valid": none.
+        dilation: pixels from entry to entry of the kernel.
+        groups: of channels, each with a convolution of its own.
+        bias: whether b is added.
+    """
 
     inputs: int
     outputs: int
     kernel_size: int | Pair
     stride: int | Pair = 1
-    padding: int | Pair = 0
+    padding: int | Pair | str = 0
     bias: bool = True
+    dilation: int | Pair = 1
+    groups: int = 1
+
+    layout = IMAGES
+    functions = convolution.conv2d_forward, convolution.conv2d_backward
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(outputs, inputs, kernel height, kernel width)."""
-        return self.outputs, self.inputs, *pair(self.kernel_size)
+    def settings(self) -> tuple[Pair, Pair, Pair, int]:
+        """(stride, padding, dilation, groups)."""
+        groups, stride, dilation = whole(self, "groups"), pair(self, "stride"), pair(self, "dilation")
+        for name in ("inputs", "outputs"):
+            number = whole(self, name)
+            require(number % groups == 0, self, f"{name} divisible by groups={groups}", number)
+        if isinstance(self.padding, str):
+            require(
+                self.padding in ("same", "valid"), self, "padding 'same', 'valid' or pixels", self.padding
+            )
+            require(self.padding == "valid" or stride == (1, 1), self, "stride 1 for padding 'same'", stride)
+            reach = self.reach if self.padding == "same" else (0, 0)
+            return stride, (reach[0] // 2, reach[1] // 2), dilation, groups
+        return stride, pair(self, "padding", 0), dilation, groups
 
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
+    @property
+    def reach(self) -> Pair:
+        """How many pixels lie between the first and the last that a window sees."""
+        kernel, dilation = pair(self, "kernel_size"), pair(self, "dilation")
+        return (kernel[0] - 1) * dilation[0], (kernel[1] - 1) * dilation[1]
+
+    @property
+    def uneven(self) -> Pair:
+        """The rows and columns of zeros that "same" needs at the end alone: 1 where the reach is odd."""
+        return (self.reach[0] % 2, self.reach[1] % 2) if self.padding == "same" else (0, 0)
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """(outputs, inputs / groups, kernel height, kernel width) and (outputs,)."""
+        weight = (self.outputs, self.inputs // self.groups, *pair(self, "kernel_size"))
+        return {"weight": weight, "bias": weight[:1]} if self.bias else {"weight": weight}
+
+    @property
+    def channels(self) -> int:
+        """The number of inputs."""
+        return self.inputs
+
+    def check(self, state: State, x: Array) -> None:
+        """Check input and state, and that the kernel is no larger than the padded image."""
+        super().check(state, x)
+        (_, padding, *_), reach = self.settings, self.reach
+        check_fits(self, x, (reach[0] + 1 - self.uneven[0], reach[1] + 1 - self.uneven[1]), padding)
+
+    def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
         """See `conv2d_forward`."""
-        check_input(self, x, IMAGES, state)
-        require(x.shape[0] == self.inputs, self, f"{self.inputs} channels", x.shape[0])
-        stride, padding = pair(self.stride), pair(self.padding)
-        check_fits(self, x, pair(self.kernel_size), padding)
-        return convolution.conv2d_forward(x, state["weight"], state.get("bias"), stride, padding)
+        self.check(state, x)
+        padded = convolution.extend(x, self.uneven)
+        return convolution.conv2d_forward(padded, state["weight"], state.get("bias"), *self.settings)
 
     def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """See `conv2d_backward`."""
-        return self._named(*convolution.conv2d_backward(saved, grad, needs_input_grad))
+        grad_x, gradients = super().backward(saved, grad, needs_input_grad)
+        if grad_x is not None and self.uneven != (0, 0):
+            grad_x = grad_x[:, : grad_x.shape[1] - self.uneven[0], : grad_x.shape[2] - self.uneven[1], :]
+        return grad_x, {name: gradients[name] for name in self.shapes}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(outputs, H', W')."""
+        stride, padding, dilation, _ = self.settings
+        size = shape[1] + self.uneven[0], shape[2] + self.uneven[1]
+        kernel = pair(self, "kernel_size")
+        return self.outputs, *convolution.output_size(size, kernel, stride, padding, dilation)
+
+    def flops(self, shape: Shape) -> int:
+        """A multiplication and an addition for each weight at each pixel of the output."""
+        return 2 * math.prod(self.shapes["weight"]) * math.prod(self.output_shape(shape)[1:])
 
 
 @dataclass(frozen=True)
-class BatchNorm2d(Layer):
-    """Batch normalisation with running statistics, which move by `momentum` towards those of each batch."""
+class _Affine(Layer):
+    """A normalisation that multiplies each channel by a weight and adds a bias."""
 
     features: int
     eps: float = 1e-5
-    momentum: float = 0.1
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Two parameters, then three running statistics."""
-        return "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
+    def channels(self) -> int:
+        """The number of features."""
+        return self.features
 
-    def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> dict[str, Array]:
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """(features,), each."""
+        return dict.fromkeys(("weight", "bias"), (whole(self, "features"),))
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """(eps,)."""
+        return (number(self, "eps", 0),)
+
+    def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> Entries:
+        """The identity: weight 1, bias 0."""
+        return {"weight": np.ones(self.features, np.float32), "bias": np.zeros(self.features, np.float32)}
+
+
+@dataclass(frozen=True)
+class BatchNorm2d(_Affine):
+    """Batch normalisation with running statistics.
+
+    They move by `momentum` towards those of each batch; None: they are the mean over all batches.
+    """
+
+    momentum: float | None = 0.1
+
+    layout = IMAGES
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """(eps,)."""
+        if self.momentum is not None:
+            number(self, "momentum")
+        return super().settings
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Two parameters, then three running statistics."""
+        statistics = dict.fromkeys(("running_mean", "running_var"), (self.features,))
+        return super().shapes | statistics | {"num_batches_tracked": ()}
+
+    def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> Entries:
         """The identity: weight 1, bias 0, running mean 0, running variance 1."""
-        values = zip(self.names[:4], (1, 0, 0, 1), strict=True)
-        state: dict[str, Array] = {name: np.full(self.features, x, np.float32) for name, x in values}
-        return state | {"num_batches_tracked": np.array(0)}
+        identity = super().init(rng, initialise)
+        statistics = {"running_mean": identity["bias"].copy(), "running_var": identity["weight"].copy()}
+        return identity | statistics | {"num_batches_tracked": np.array(0)}
 
     def norm(self, state: State, x: Array, training: bool) -> normalization.Norm:
         """Check the input, and choose the statistics; the variance of a single value is no variance."""
-        check_input(self, x, IMAGES, state)
-        require(x.shape[0] == self.features, self, f"{self.features} channels", x.shape[0])
+        self.check(state, x)
         several = not training or math.prod(x.shape[1:]) > 1
-        require(several, self, "more than one value per channel when training", f"shape {tuple(x.shape)}")
+        require(several, self, "more than one value per channel when training", "1")
         statistics = None if training else (state["running_mean"], state["running_var"])
         return normalization.Norm(state["weight"], state["bias"], self.eps, statistics)
 
     def track(self, state: State, mean: Array, variance: Array, count: int) -> None:
         """Move the running statistics towards those of a batch, with its unbiased variance, as torch does."""
-        for name, value in (("running_mean", mean), ("running_var", variance * (count / (count - 1)))):
-            running = state[name]
-            running += self.momentum * (value - running)
         batches = state["num_batches_tracked"]
         batches += 1
+        momentum = 1 / int(batches) if self.momentum is None else self.momentum
+        for name, value in (("running_mean", mean), ("running_var", variance * (count / (count - 1)))):
+            running = state[name]
+            running += momentum * (value - running)
 
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
+    def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
         """See `batch_norm_forward`."""
         y, saved = normalization.batch_norm_forward(x, self.norm(state, x, training))
         if training:
@@ -207,7 +344,30 @@ class BatchNorm2d(Layer):
 
 
 @dataclass(frozen=True)
-class _Pool(_Function):
+class GroupNorm(_Affine):
+    """Normalisation of each of `groups` equal groups of channels of each sample, whatever the batch."""
+
+    groups: int = 1
+
+    functions = normalization.group_norm_forward, normalization.group_norm_backward
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """(eps, groups)."""
+        groups = whole(self, "groups")
+        require(self.features % groups == 0, self, f"features divisible by groups={groups}", self.features)
+        return *super().settings, groups
+
+
+@dataclass(frozen=True)
+class LayerNorm(_Affine):
+    """Normalisation over the channels of each pixel, or over the features of each sample."""
+
+    functions = normalization.layer_norm_forward, normalization.layer_norm_backward
+
+
+@dataclass(frozen=True)
+class _Pool(Layer):
     """A window that moves by `stride`, by its own size if that is None."""
 
     kernel_size: int | Pair
@@ -217,19 +377,23 @@ class _Pool(_Function):
     layout = IMAGES
 
     @property
-    def hyperparameters(self) -> tuple[Pair, Pair, Pair]:
+    def settings(self) -> tuple[Pair, Pair, Pair]:
         """(kernel, stride, padding)."""
-        kernel = pair(self.kernel_size)
-        return kernel, kernel if self.stride is None else pair(self.stride), pair(self.padding)
-
-    def check(self, x: Array) -> None:
-        """Check the input, and that every window meets the image."""
-        super().check(x)
-        kernel, _, padding = self.hyperparameters
+        kernel, padding = pair(self, "kernel_size"), pair(self, "padding", 0)
         fits = all(2 * p <= k for p, k in zip(padding, kernel, strict=True))
         require(fits, self, "padding of at most half the kernel", f"{padding} for {kernel}")
         require(math.prod(kernel) <= 256, self, "a window of at most 256 pixels", math.prod(kernel))
+        return kernel, kernel if self.stride is None else pair(self, "stride"), padding
+
+    def check(self, state: State, x: Array) -> None:
+        """Check the input, and that a window fits into it."""
+        super().check(state, x)
+        kernel, _, padding = self.settings
         check_fits(self, x, kernel, padding)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(C, H', W')."""
+        return shape[0], *convolution.output_size((shape[1], shape[2]), *self.settings)
 
 
 class MaxPool2d(_Pool):
@@ -245,8 +409,8 @@ class AvgPool2d(_Pool):
 
 
 @dataclass(frozen=True)
-class AdaptiveAvgPool2d(_Function):
-    """The mean of each of `output_size` bins, whatever the size of the image."""
+class AdaptiveAvgPool2d(Layer):
+    """The mean of each of `output_size` bins, whatever the size of the image; 1: global average pooling."""
 
     output_size: int | Pair
 
@@ -254,13 +418,17 @@ class AdaptiveAvgPool2d(_Function):
     functions = pooling.adaptive_avg_pool2d_forward, pooling.adaptive_avg_pool2d_backward
 
     @property
-    def hyperparameters(self) -> tuple[Pair]:
+    def settings(self) -> tuple[Pair]:
         """(output size,)."""
-        return (pair(self.output_size),)
+        return (pair(self, "output_size"),)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(C, H', W')."""
+        return shape[0], *self.settings[0]
 
 
 @dataclass(frozen=True)
-class LeakyReLU(_Function):
+class LeakyReLU(Layer):
     """x where x > 0, `negative_slope` · x elsewhere."""
 
     negative_slope: float = 0.01
@@ -268,9 +436,9 @@ class LeakyReLU(_Function):
     functions = activation.leaky_relu_forward, activation.leaky_relu_backward
 
     @property
-    def hyperparameters(self) -> tuple[float]:
+    def settings(self) -> tuple[float]:
         """(slope,)."""
-        return (self.negative_slope,)
+        return (number(self, "negative_slope"),)
 
 
 @dataclass(frozen=True)
@@ -281,40 +449,82 @@ class ReLU(LeakyReLU):
 
 
 @dataclass(frozen=True)
-class SELU(_Function):
+class SELU(Layer):
     """The self-normalising activation."""
 
     functions = activation.selu_forward, activation.selu_backward
 
 
 @dataclass(frozen=True)
-class Sigmoid(_Function):
+class Sigmoid(Layer):
     """1 / (1 + e⁻ˣ)."""
 
     functions = activation.sigmoid_forward, activation.sigmoid_backward
 
 
 @dataclass(frozen=True)
-class LogSoftmax(_Function):
-    """Logits (classes, batch) → the logarithms of the probabilities."""
+class Tanh(Layer):
+    """The hyperbolic tangent."""
 
-    layout = FEATURES
+    functions = activation.tanh_forward, activation.tanh_backward
+
+
+@dataclass(frozen=True)
+class SiLU(Layer):
+    """x / (1 + e⁻ˣ), also called Swish."""
+
+    functions = activation.silu_forward, activation.silu_backward
+
+
+@dataclass(frozen=True)
+class GELU(Layer):
+    """x Φ(x), Φ being the normal distribution's cumulative probability."""
+
+    functions = activation.gelu_forward, activation.gelu_backward
+
+
+@dataclass(frozen=True)
+class Softmax(Layer):
+    """Logits (classes, …, batch) → probabilities."""
+
+    functions = loss.softmax_forward, loss.softmax_backward
+
+
+@dataclass(frozen=True)
+class LogSoftmax(Layer):
+    """Logits (classes, …, batch) → the logarithms of the probabilities."""
+
     functions = loss.log_softmax_forward, loss.log_softmax_backward
+
+
+@dataclass(frozen=True)
+class Identity(Layer):
+    """x itself."""
+
+    def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
+        """(x, nothing)."""
+        return x, None
+
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
+        """The gradient itself."""
+        return grad, {}
 
 
 @dataclass(frozen=True)
 class Flatten(Layer):
     """(channels, height, width, batch) → (channels · height · width, batch): a view."""
 
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
+    def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
         """Merge all axes but the batch."""
         return namespace(x).reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), x.shape
 
     def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
         """Split them again."""
         return namespace(grad).reshape(grad, saved), {}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(C · H · W,)."""
+        return (math.prod(shape),)
 
 
 @dataclass(frozen=True)
@@ -323,11 +533,14 @@ class Dropout(Layer):
 
     p: float = 0.5
 
-    def forward(
-        self, state: State, x: Array, training: bool = False, rng: np.random.Generator | None = None
-    ) -> tuple[Array, Any]:
+    @property
+    def settings(self) -> tuple[float]:
+        """(p,)."""
+        return (number(self, "p", 0, 1),)
+
+    def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
         """See `dropout_forward`; `rng` gives the seed of the mask."""
-        require(0 <= self.p <= 1, self, "a probability p", self.p)
+        self.check(state, x)
         if not training or self.p == 0:
             return x, None
         if rng is None:
@@ -341,5 +554,5 @@ class Dropout(Layer):
 
 def check_fits(layer: Layer, x: Array, kernel: Pair, padding: Pair) -> None:
     """Check that the kernel is no larger than the padded image."""
-    whole = x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1]
-    require(kernel[0] <= whole[0] and kernel[1] <= whole[1], layer, f"an image of at least {kernel}", whole)
+    size = x.shape[1] + 2 * padding[0], x.shape[2] + 2 * padding[1]
+    require(kernel[0] <= size[0] and kernel[1] <= size[1], layer, f"an image of at least {kernel}", size)

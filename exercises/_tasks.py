@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from custom_backend import optim
-from custom_backend.functional import activation, conv, dropout, loss, normalization, pooling
+from custom_backend.functional import activation, convolution, dropout, loss, normalization, pooling
 
 A = Any  # an array, or what a library function takes
 Case = Mapping[str, Any]  # arguments, in the order of the function's
@@ -20,10 +20,11 @@ Case = Mapping[str, Any]  # arguments, in the order of the function's
 class Task:
     """A function to fill in.
 
-    `solution` is right, and edits of it and of its `helpers` make the mistakes; `library` has the right results.
-    `results` maps the name of each result to its axes ("": a number). `cases` are arguments to try, `traps` those
-    at which an otherwise right function may fail, each with the reason. `loss(forward, **case)` is a number whose
-    derivatives by the arguments `by` are the results; `forward` is the function of the exercise's first task.
+    `solution` is right, and edits of it and of its `helpers` make the mistakes; students' results are
+    compared with the `library`'s. `results` maps the name of each result to its axes ("": a number).
+    `cases` are arguments to try, `traps` those at which an otherwise right function may fail, each with
+    the reason. `loss(forward, **case)` is a number whose derivatives by the arguments `by` are the
+    results; `forward` is the function of the exercise's first task.
     """
 
     solution: Callable[..., Any]
@@ -48,7 +49,7 @@ MISTAKES: dict[str, list[list[str]]] = tomllib.loads(
     Path(__file__).with_name("_mistakes.toml").read_text("utf-8")
 )
 
-# ------------------------------------------------------- solutions, written for mistakes to be made in them
+# ---- solutions, written for mistakes to be made in them
 
 
 def places(shape: A, kernel: A, stride: A, padding: A) -> A:
@@ -201,7 +202,7 @@ def adam_step(
     return parameter - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
 
 
-# ---------------------------------------------------------------------------------------- the library's results
+# ---- the library's results
 
 plain = inspect.unwrap  # the formula, where a call would choose a faster kernel
 
@@ -224,14 +225,15 @@ def then(
     return gradient
 
 
+def col2im_loss(forward: A, x: A, columns: A, shape: A, **window: A) -> A:
+    """Σ columns · im2col(x)."""
+    return (forward(x.reshape(shape), *window.values()) * columns).sum()
+
+
 def convolve(x: A, weight: A, stride: A, padding: A, bias: A = None) -> A:
     """The library's forward pass, with a bias."""
-    return conv.conv2d_forward(x, weight, np.zeros(len(weight)) if bias is None else bias, stride, padding)
-
-
-def convolve_backward(x: A, weight: A, grad: A, stride: A, padding: A) -> A:
-    """The library's (∂L/∂x, ∂L/∂W, ∂L/∂b)."""
-    return conv.conv2d_backward(convolve(x, weight, stride, padding)[1], grad)
+    bias = np.zeros(len(weight)) if bias is None else bias
+    return plain(convolution.conv2d_forward)(x, weight, bias, stride, padding)
 
 
 def normalise(x: A, weight: A, eps: A, bias: A = None, statistics: A = None) -> A:
@@ -261,19 +263,21 @@ def batch_norm_loss(forward: A, x: A, weight: A, grad: A, eps: A, bias: A = None
     return (forward(x, weight, zero if bias is None else bias, zero, zero, 0.1, eps, True)[0] * grad).sum()
 
 
-def drop(x: A, u: A, p: A, training: A) -> A:
-    """The library's y; it draws u itself, from its seed (`UNIFORM`)."""
+def drop(x: A, _: A, p: A, training: A) -> A:
+    """The library's y; it draws u itself, from a seed: `UNIFORM`."""
     return dropout.dropout_forward(x, p, SEED)[0] if training else x
 
 
 def adam(parameter: A, grad: A, exp_avg: A, exp_avg_sq: A, step: A, *rule: A) -> A:
     """The library's step, which works in place."""
     parameter, exp_avg, exp_avg_sq = parameter.copy(), exp_avg.copy(), exp_avg_sq.copy()
-    plain(optim.adam_step)(parameter, grad, exp_avg, exp_avg_sq, step, optim.AdamRule(*rule, False))
+    lr, betas, eps, decay = rule
+    rule_of_library = optim.AdamRule(lr, betas, eps, decay, False)
+    plain(optim.adam_step)(parameter, grad, exp_avg, exp_avg_sq, step, rule_of_library)
     return parameter, exp_avg, exp_avg_sq
 
 
-# ------------------------------------------------------------------------------------------------ what is tried
+# ---- what is tried
 
 rng, SEED = np.random.default_rng(0), 7
 normal = rng.standard_normal
@@ -282,8 +286,13 @@ WINDOWS: list[dict[str, Any]] = [
     {"stride": stride, "padding": padding}
     for stride, padding in (((1, 1), (0, 0)), ((1, 1), (1, 1)), ((2, 1), (0, 1)))
 ]
-SIZES = [conv.output_size((6, 5), KERNEL, **window) for window in WINDOWS]
-WINDOWS_OF_X = tuple({"x": X, "kernel": KERNEL, **window} for window in WINDOWS)
+
+
+def moved(arrays: Callable[[int, int], dict[str, Any]]) -> tuple[Case, ...]:
+    """A case for each way in which the window moves; the arrays depend on how many windows there are."""
+    return tuple(arrays(*convolution.output_size((6, 5), KERNEL, **window)) | window for window in WINDOWS)
+
+
 FLAT, IMAGE = normal((3, 4)), "channel, row, column, sample"
 NORM = {
     "x": 1.5 * X + 1,
@@ -296,7 +305,7 @@ NORM = {
 }
 CLASSES = {"logits": 2 * normal((3, 4)), "labels": np.array([2, 0, 0, 1])}
 LARGE = {
-    "logits": 1000.0 * np.array([[1, 0, 1, 1], [0, 1, 0, 1], [1, 0, 1, 0]]),
+    "logits": 1000.0 * np.array([[1, 0, -1, 1], [0, 1, -1, 1], [1, 0, -1, 0]]),
     "labels": np.array([0, 1, 0, 2]),
 }
 SMOOTHED = tuple({**CLASSES, "label_smoothing": smoothing} for smoothing in (0.0, 0.3))
@@ -305,9 +314,13 @@ OVERFLOW = (
     "for logits of 1000, where e^z is infinite: take the greatest logit of each sample off first, and use "
     "log p = z − max − log Σ e^(z − max), not the log of a p that is rounded to 0"
 )
-SURE = "where p_t is rounded to 1 or logits are 1000: with γ < 1, (1 − p_t)^(γ−1) is infinite there, and 0 · ∞ is NaN"
+SURE = (
+    "for logits of 1000, where p_t is rounded to 1: with γ < 1, (1 − p_t)^(γ−1) is infinite and 0 · ∞ is NaN"
+)
 WIDE = np.array([1000.0, 900.0, -900.0])
-EXPONENTIAL = "for x = 1000, where eˣ is infinite and 0 · ∞ is NaN: take e^min(x, 0), and choose with np.where, not by products"
+EXPONENTIAL = (
+    "for x = 1000, where eˣ is infinite and 0 · ∞ is NaN: choose with np.where, not by products with 0"
+)
 UNIFORM = np.random.default_rng(SEED).random((3, 4, 5), np.float32).astype(float)
 ACTIVATIONS = normal((3, 4, 5))
 ALL_DROPPED = "for p = 1, where 1 / (1 − p) is infinite and 0 · ∞ is NaN: everything is 0 then"
@@ -321,45 +334,37 @@ MOMENTS = {
 EXERCISES = {
     "im2col": Exercise(
         "im2col and its transpose, col2im",
-        "im2col and col2im in custom_backend/functional/conv.py",
+        "im2col and col2im in custom_backend/functional/convolution.py",
         (
-            Task(im2col, plain(conv.im2col), {"columns": "place in the kernel, window"}, WINDOWS_OF_X),
+            Task(
+                im2col,
+                plain(convolution.im2col),
+                {"columns": "place in the kernel, window"},
+                moved(lambda *_: {"x": X, "kernel": KERNEL}),
+            ),
             Task(
                 col2im,
-                plain(conv.col2im),
+                plain(convolution.col2im),
                 {"∂L/∂x": IMAGE},
-                tuple(
-                    {
-                        "columns": normal((18, height * width * 4)),
-                        "shape": X.shape,
-                        "kernel": KERNEL,
-                        **window,
-                    }
-                    for (height, width), window in zip(SIZES, WINDOWS, strict=True)
-                ),
-                loss=lambda im2col, columns, shape, x, **window: (
-                    im2col(x, *window.values()) * columns
-                ).sum(),
+                moved(lambda h, w: {"columns": normal((18, h * w * 4)), "shape": X.shape, "kernel": KERNEL}),
+                loss=col2im_loss,
                 by=("x",),
             ),
         ),
     ),
     "conv": Exercise(
         "convolution, backward",
-        "conv2d_backward in custom_backend/functional/conv.py",
+        "conv2d_backward in custom_backend/functional/convolution.py",
         (
             Task(
                 conv2d_backward,
-                convolve_backward,
+                then(convolve, convolution.conv2d_backward, place=2),
                 {
                     "∂L/∂x": IMAGE,
                     "∂L/∂W": "output channel, channel, kernel row, kernel column",
                     "∂L/∂b": "output channel",
                 },
-                tuple(
-                    {"x": X, "weight": normal((2, 3, *KERNEL)), "grad": normal((2, *size, 4)), **window}
-                    for size, window in zip(SIZES, WINDOWS, strict=True)
-                ),
+                moved(lambda h, w: {"x": X, "weight": normal((2, 3, *KERNEL)), "grad": normal((2, h, w, 4))}),
                 helpers=(im2col, col2im),
                 loss=lambda _, grad, **arguments: (convolve(**arguments)[0] * grad).sum(),
                 by=("x", "weight", "bias"),
@@ -390,15 +395,17 @@ EXERCISES = {
         "max-pooling, forward and backward",
         "max_pool2d_forward and max_pool2d_backward in custom_backend/functional/pooling.py",
         (
-            Task(max_pool2d_forward, first(pooling.max_pool2d_forward), {"y": IMAGE}, WINDOWS_OF_X),
+            Task(
+                max_pool2d_forward,
+                first(pooling.max_pool2d_forward),
+                {"y": IMAGE},
+                moved(lambda *_: {"x": X, "kernel": KERNEL}),
+            ),
             Task(
                 max_pool2d_backward,
                 then(pooling.max_pool2d_forward, pooling.max_pool2d_backward, place=1),
                 {"∂L/∂x": IMAGE},
-                tuple(
-                    {"x": X, "grad": normal((3, *size, 4)), "kernel": KERNEL, **window}
-                    for size, window in zip(SIZES, WINDOWS, strict=True)
-                ),
+                moved(lambda h, w: {"x": X, "grad": normal((3, h, w, 4)), "kernel": KERNEL}),
                 traps=(
                     (
                         {"x": np.round(X / 2), "grad": normal((3, 4, 4, 4)), "kernel": KERNEL, **WINDOWS[0]},
@@ -493,11 +500,11 @@ EXERCISES = {
             ),
             Task(
                 dropout_backward,
-                lambda grad, u, p: dropout.dropout_backward(dropout.dropout_forward(grad, p, SEED)[1], grad),
+                lambda grad, _, p: dropout.dropout_backward(dropout.dropout_forward(grad, p, SEED)[1], grad),
                 {"∂L/∂x": "row, column, sample"},
                 ({"grad": ACTIVATIONS, "u": UNIFORM, "p": 0.3},),
                 traps=(({"grad": ACTIVATIONS, "u": UNIFORM, "p": 1.0}, ALL_DROPPED),),
-                loss=lambda forward, grad, u, p, x: (forward(x, u, p, True) * grad).sum(),
+                loss=lambda forward, x, grad, **mask: (forward(x, *mask.values(), True) * grad).sum(),
                 by=("x",),
             ),
         ),

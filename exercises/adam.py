@@ -1,7 +1,7 @@
 """One step of Adam.
 
-`exp_avg` m and `exp_avg_sq` v are running averages of the gradient and of its square, 0 before the first step;
-t = `step` is 1 in the first step.
+`exp_avg` m and `exp_avg_sq` v are running averages of the gradient and of its square, 0 before the first
+step; t = `step` is 1 in the first step.
 
 Task: with g = `grad` + weight_decay · parameter,
 

@@ -1,8 +1,8 @@
 """Convolution, backward.
 
-The forward pass is, for output channel o, row r, column s and sample n (x = 0 outside the image),
+With x in a border of `padding` zeros, the forward pass is, for output channel o, row r, column s, sample n,
 
-    y[o, r, s, n] = b[o] + Σ_{c,i,j} W[o, c, i, j] · x[c, r · stride + i − padding, s · stride + j − padding, n].
+    y[o, r, s, n] = b[o] + Σ_{c,i,j} W[o, c, i, j] · padded[c, r · stride + i, s · stride + j, n].
 
 Task: given g = ∂L/∂y, return the gradients ∂L/∂x, ∂L/∂W and ∂L/∂b. With X = im2col(x), and W and g read as
 matrices (O, C·kh·kw) and (O, H'·W'·N), the forward pass is Y = W X + b, so that
@@ -16,7 +16,7 @@ Shapes (batch last; stride and padding are pairs (height, width)): x (C, H, W, N
 g (O, H', W', N) → ∂L/∂x as x, ∂L/∂W as W, ∂L/∂b (O,).
 
 Check: python grade.py exercises/conv.py
-Afterwards compare with `conv2d_backward` in custom_backend/functional/conv.py.
+Afterwards compare with `conv2d_backward` in custom_backend/functional/convolution.py.
 """
 
 import numpy as np

@@ -7,23 +7,27 @@ network written as a function of `nn` is torch's or the library's. Each class is
 parameters are viewed as arrays anew at each call, and images keep their batch-last memory behind torch's
 (batch, channels, height, width). `Sequential` runs neighbours of the library as one autograd node.
 
-Under autocast the arithmetic is in float32. Double backward is an error. Dropout draws its seed from torch.
+Under autocast the arithmetic is in float32. Second derivatives are an error. Dropout's seed comes from torch.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from difflib import get_close_matches
 from types import SimpleNamespace
-from typing import Any, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.nn.modules import module as torch_module
 
 import custom_backend as cb
-from custom_backend.array import Array, library, pair, require
+from custom_backend.array import Array, library, require
+from custom_backend.array import namespace as array_module
 from custom_backend.functional import loss
+from custom_backend.layers import FEATURES
 
 ENGINES = ("auto", "numpy", "cupy")
 
@@ -76,12 +80,12 @@ def to_tensor(array: Array) -> Tensor:
 
 def _batch_last(tensor: Tensor) -> Array:
     """(batch, …) → (…, batch), a view."""
-    return to_array(tensor.detach().movedim(0, -1))
+    return to_array(tensor.detach().movedim(0, -1)) if tensor.ndim else to_array(tensor)
 
 
 def _batch_first(array: Array) -> Tensor:
-    """(…, batch) → (batch, …), a view."""
-    return to_tensor(array).movedim(-1, 0)
+    """(…, batch) → (batch, …), on the same memory, but no view to torch: it may be changed in place."""
+    return to_tensor(array_module(array).moveaxis(array, -1, 0) if array.ndim else array)
 
 
 def _map_arrays(function: Callable[[Any], Any], saved: Any) -> Any:
@@ -96,20 +100,35 @@ class _Index(int):
     """The index of an array in the list of those that torch keeps."""
 
 
-def _save(ctx: Any, saved: Any, inputs: Iterable[Tensor]) -> None:
-    """Keep `saved` for backward in torch's hands, which free it and notice if `inputs` change meanwhile."""
-    kept: list[Tensor] = []
+def _save(
+    ctx: Any, saved: Any, parameters: Iterable[Tensor], arguments: Sequence[tuple[Tensor, Array]]
+) -> None:
+    """Keep `saved` for backward in torch's hands, which free it and notice what changes meanwhile.
+
+    Watched are the parameters, and input and output where they lie in the memory of what was saved.
+    """
+    arrays: list[Array] = []
 
     def put(array: Array) -> _Index:
-        kept.append(to_tensor(array))
-        return _Index(len(kept) - 1)
+        arrays.append(array)
+        return _Index(len(arrays) - 1)
 
     ctx.saved = _map_arrays(put, saved)
-    ctx.save_for_backward(*kept, *inputs)
+    watched = [
+        tensor
+        for tensor, own in arguments
+        if any(array_module(own).may_share_memory(own, array) for array in arrays)
+    ]
+    ctx.save_for_backward(*map(to_tensor, arrays), *parameters, *watched)
 
 
 def _load(ctx: Any) -> Any:
     """What `_save` kept."""
+    if torch.is_grad_enabled():  # of a backward pass: with create_graph=True
+        raise RuntimeError(
+            "custom_backend: expected a first derivative, got create_graph=True: the library's backward pass "
+            "has no derivative, so a second one would silently be wrong. Use torch's own layers for it"
+        )
     kept = ctx.saved_tensors
     return _map_arrays(lambda index: to_array(kept[index]), ctx.saved)
 
@@ -127,14 +146,16 @@ class _Network(torch.autograd.Function):
         *entries: Tensor,
     ) -> Tensor:
         with on_device(x.device):
-            state = dict(zip(layer.names, map(to_array, entries), strict=True))
-            y, saved = layer.forward(state, _batch_last(x), training, rng)
+            state, array = dict(zip(layer.names, map(to_array, entries), strict=True)), _batch_last(x)
+            result, saved = layer.forward(state, array, training, rng)
+            y = _batch_first(result)
             ctx.layer = layer
-            _save(ctx, saved, [x, *(entry for entry in entries if isinstance(entry, nn.Parameter))])
-            return _batch_first(y)
+            named = zip(layer.names, entries, strict=True)
+            parameters = [entry for name, entry in named if name.endswith(("weight", "bias"))]
+            _save(ctx, saved, parameters, [(x, array), (y, result)])
+            return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         needs_input_grad = ctx.needs_input_grad[3]
         with on_device(grad.device):
@@ -144,64 +165,93 @@ class _Network(torch.autograd.Function):
 
 
 class _Loss(torch.autograd.Function):
-    """A loss of the library on logits (batch, classes) and labels (batch,)."""
+    """A loss of the library on predictions (batch, …) and targets (batch, …)."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        forward: Callable[..., Any],
-        backward: Callable[..., Any],
-        logits: Tensor,
-        labels: Tensor,
-        *settings: float,
+        functions: tuple[Callable[..., Any], Callable[..., Any]],
+        predicted: Tensor,
+        target: Tensor,
+        *settings: Any,
     ) -> Tensor:
-        with on_device(logits.device):
-            value, saved = forward(_batch_last(logits), to_array(labels), *settings)
-            ctx.backward_function = backward
-            _save(ctx, saved, [logits])
-            return to_tensor(value)
+        with on_device(predicted.device):
+            arrays = [to_array(s) if isinstance(s, Tensor) else s for s in settings]
+            array = _batch_last(predicted)
+            result, saved = functions[0](array, _batch_last(target), *arrays)
+            ctx.backward_function = functions[1]
+            value = _batch_first(array_module(array).asarray(result))
+            _save(ctx, saved, [], [(predicted, array), (value, result)])
+            return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with on_device(grad.device):
-            grad_logits = _batch_first(ctx.backward_function(_load(ctx), to_array(grad)))
-        return None, None, grad_logits, *[None] * (len(ctx.needs_input_grad) - 3)
+            grad_predicted = _batch_first(ctx.backward_function(_load(ctx), _batch_last(grad)))
+        return None, grad_predicted, *[None] * (len(ctx.needs_input_grad) - 2)
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _build(layer: Any, *settings: Any) -> cb.Layer:
+    return layer(*settings)  # type: ignore[no-any-return]
 
 
 class _Engine(nn.Module):
     """Comes before a class of torch.nn, whose parameters it keeps and whose arithmetic the library does."""
 
-    def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.engine = engine
-        self._layer()  # settings that the library does not have are an error at once
+    engine: str = "auto"
+    layer: ClassVar[type[cb.Layer]]
+    settings: ClassVar[tuple[str, ...]] = ()  # the attributes that the layer is built from
+    only: ClassVar[dict[str, Any]] = {}  # of other attributes: the one value that the library knows
 
-    def _layer(self) -> cb.Layer:  # of the settings as they are now
-        raise NotImplementedError
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        name = type(self).__name__
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+                super().__init__(*args, **kwargs)
+        except RuntimeError as error:  # of a tensor with a negative size
+            got = f"{args} {kwargs}: {error}"
+            raise ValueError(f"{name}: expected settings of torch.nn.{name}, got {got}") from error
+        for entry in self._layer().names:  # settings that the library does not have are an error at once
+            require(getattr(self, entry) is not None, self, f"a {entry}", "None")
+
+    def _layer(self) -> cb.Layer:
+        """The layer for the settings as they are now."""
+        for name, value in self.only.items():
+            require(getattr(self, name) == value, self, f"{name}={value!r}", repr(getattr(self, name)))
+        settings, kind = (getattr(self, name) for name in self.settings), self.layer  # type: Any, Any
+        return _build(kind, *(tuple(s) if isinstance(s, list) else s for s in settings))
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether there is a bias."""
+        return self.bias is not None
+
+    @property
+    def layout(self) -> str:
+        """The axes of the input in the library's order."""
+        return self.layer.layout
 
     @property
     def idle(self) -> bool:
         """Whether this module is the identity at present."""
         return False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """As torch's module of the same name."""
-        return x if self.idle else _run([self], x)
-
-    def _require(self, **settings: Any) -> None:  # the only values that the library knows
-        for name, value in settings.items():
-            require(getattr(self, name) == value, self, f"{name}={value!r}", repr(getattr(self, name)))
+        return input if self.idle else _run([self], input)
 
 
 def _run(modules: list[_Engine], x: Tensor) -> Tensor:
     """Apply modules of equal `training` one after the other, as one node of torch's graph."""
     layers = [module._layer() for module in modules]
-    layer = layers[0] if len(layers) == 1 else cb.Sequential(*layers)
+    layer = layers[0] if len(layers) == 1 else _build(cb.Sequential, *layers)
     entries: list[Tensor] = []
     for module, each in zip(modules, layers, strict=True):
         state = [getattr(module, name) for name in each.names]
         _check_device(module, module.engine, x, state)
+        _check_axes(module, module.layout, x)
         entries += state
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
         x = x.float()
@@ -211,6 +261,14 @@ def _run(modules: list[_Engine], x: Tensor) -> Tensor:
     draws = training and any(isinstance(module, nn.Dropout) for module in modules)
     rng = np.random.default_rng(int(torch.randint(2**62, ()))) if draws else None
     return _Network.apply(layer, training, rng, x, *entries)  # type: ignore[no-any-return]
+
+
+def _check_axes(where: object, layout: str, x: Tensor) -> None:
+    """Check the axes of `x`, named as torch orders them; no layer in a run changes how many there are."""
+    *axes, batch = (layout or "…, batch").split(", ")
+    right = x.ndim == len(axes) + 1 if layout else x.ndim >= 1
+    require(right, where, f"a tensor ({', '.join([batch, *axes])})", f"shape {tuple(x.shape)}")
+    require(x.numel() > 0, where, "at least one entry along every axis", f"shape {tuple(x.shape)}")
 
 
 def _check_device(where: object, engine: str, x: Tensor, others: Iterable[Tensor]) -> None:
@@ -223,65 +281,86 @@ def _check_device(where: object, engine: str, x: Tensor, others: Iterable[Tensor
 
 
 class Conv2d(_Engine, nn.Conv2d):
-    """torch.nn.Conv2d without dilation and groups, padded with zeros."""
+    """torch.nn.Conv2d, padded with zeros."""
 
-    def _layer(self) -> cb.Layer:
-        self._require(dilation=(1, 1), groups=1, padding_mode="zeros")
-        if isinstance(self.padding, str):
-            raise ValueError(f"{self}: expected padding in pixels, got {self.padding!r}")
-        geometry = pair(self.kernel_size), pair(self.stride), pair(self.padding)
-        return cb.Conv2d(self.in_channels, self.out_channels, *geometry, self.bias is not None)
+    layer = cb.Conv2d
+    settings = (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "has_bias", "dilation", "groups"
+    )  # fmt: skip
+    only: ClassVar = {"padding_mode": "zeros"}
 
 
 class Linear(_Engine, nn.Linear):
     """torch.nn.Linear on (batch, features)."""
 
-    def _layer(self) -> cb.Layer:
-        return cb.Linear(self.in_features, self.out_features, self.bias is not None)
+    layer = cb.Linear
+    settings = ("in_features", "out_features", "has_bias")
 
 
 class BatchNorm2d(_Engine, nn.BatchNorm2d):
-    """torch.nn.BatchNorm2d with weight, bias and running statistics of fixed momentum."""
+    """torch.nn.BatchNorm2d with weight, bias and running statistics."""
 
-    def _layer(self) -> cb.Layer:
-        self._require(affine=True, track_running_stats=True)
-        if self.momentum is None:
-            raise ValueError(f"{self}: expected a momentum, got None")
-        return cb.BatchNorm2d(self.num_features, self.eps, self.momentum)
+    layer = cb.BatchNorm2d
+    settings = ("num_features", "eps", "momentum")
+    only: ClassVar = {"affine": True, "track_running_stats": True}
+
+
+class GroupNorm(_Engine, nn.GroupNorm):
+    """torch.nn.GroupNorm with weight and bias."""
+
+    layer = cb.GroupNorm
+    settings = ("num_channels", "eps", "num_groups")
+    only: ClassVar = {"affine": True}
+
+
+class LayerNorm(_Engine, nn.LayerNorm):
+    """torch.nn.LayerNorm over the last axis, the channels of (batch, …, channels), with weight and bias."""
+
+    layer = cb.LayerNorm
+    settings = ("features", "eps")
+    only: ClassVar = {"elementwise_affine": True}
+
+    @property
+    def features(self) -> int:
+        """The length of the last axis."""
+        shape = self.normalized_shape
+        require(len(shape) == 1, self, "a normalized_shape of one number", tuple(shape))
+        return shape[0]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """With the channels where the library has them."""
+        require(input.ndim >= 2, self, "a tensor (batch, …, channels)", f"shape {tuple(input.shape)}")
+        return super().forward(input.movedim(-1, 1)).movedim(1, -1)
 
 
 class MaxPool2d(_Engine, nn.MaxPool2d):
     """torch.nn.MaxPool2d without dilation, rounding sizes down."""
 
-    def _layer(self) -> cb.Layer:
-        self._require(dilation=1, ceil_mode=False, return_indices=False)
-        return cb.MaxPool2d(self.kernel_size, self.stride, self.padding)
+    layer = cb.MaxPool2d
+    settings = ("kernel_size", "stride", "padding")
+    only: ClassVar = {"dilation": 1, "ceil_mode": False, "return_indices": False}
 
 
 class AvgPool2d(_Engine, nn.AvgPool2d):
     """torch.nn.AvgPool2d, counting the border, rounding sizes down."""
 
-    def _layer(self) -> cb.Layer:
-        self._require(ceil_mode=False, count_include_pad=True, divisor_override=None)
-        return cb.AvgPool2d(self.kernel_size, self.stride, self.padding)
+    layer = cb.AvgPool2d
+    settings = ("kernel_size", "stride", "padding")
+    only: ClassVar = {"ceil_mode": False, "count_include_pad": True, "divisor_override": None}
 
 
 class AdaptiveAvgPool2d(_Engine, nn.AdaptiveAvgPool2d):
     """torch.nn.AdaptiveAvgPool2d to a fixed size."""
 
-    def _layer(self) -> cb.Layer:
-        sizes = self.output_size if isinstance(self.output_size, tuple) else (self.output_size,) * 2
-        height, width = sizes
-        if height is None or width is None:
-            raise ValueError(f"{self}: expected an output size in pixels, got {self.output_size}")
-        return cb.AdaptiveAvgPool2d((height, width))
+    layer = cb.AdaptiveAvgPool2d
+    settings = ("output_size",)
 
 
 class Dropout(_Engine, nn.Dropout):
     """torch.nn.Dropout; the seed of each mask comes from torch's generator."""
 
-    def _layer(self) -> cb.Layer:
-        return cb.Dropout(self.p)
+    layer = cb.Dropout
+    settings = ("p",)
 
     @property
     def idle(self) -> bool:
@@ -292,29 +371,72 @@ class Dropout(_Engine, nn.Dropout):
 class LeakyReLU(_Engine, nn.LeakyReLU):
     """torch.nn.LeakyReLU, never in place."""
 
-    def _layer(self) -> cb.Layer:
-        return cb.LeakyReLU(self.negative_slope)
+    layer = cb.LeakyReLU
+    settings = ("negative_slope",)
 
 
 class ReLU(_Engine, nn.ReLU):
     """torch.nn.ReLU, never in place."""
 
-    def _layer(self) -> cb.Layer:
-        return cb.ReLU()
+    layer = cb.ReLU
 
 
 class SELU(_Engine, nn.SELU):
     """torch.nn.SELU, never in place."""
 
-    def _layer(self) -> cb.Layer:
-        return cb.SELU()
+    layer = cb.SELU
+
+
+class SiLU(_Engine, nn.SiLU):
+    """torch.nn.SiLU, never in place."""
+
+    layer = cb.SiLU
+
+
+class GELU(_Engine, nn.GELU):
+    """torch.nn.GELU, not approximated."""
+
+    layer = cb.GELU
+    only: ClassVar = {"approximate": "none"}
 
 
 class Sigmoid(_Engine, nn.Sigmoid):
     """torch.nn.Sigmoid."""
 
+    layer = cb.Sigmoid
+
+
+class Tanh(_Engine, nn.Tanh):
+    """torch.nn.Tanh."""
+
+    layer = cb.Tanh
+
+
+class _OverClasses(_Engine):
+    """A softmax over the axis after the batch."""
+
+    dim: int | None
+
     def _layer(self) -> cb.Layer:
-        return cb.Sigmoid()
+        require(self.dim in (1, -1), self, "dim=1, the classes of (batch, classes, …)", repr(self.dim))
+        return super()._layer()
+
+    @property
+    def layout(self) -> str:
+        """The last axis is that after the batch only if there are two."""
+        return FEATURES if self.dim == -1 else ""
+
+
+class Softmax(_OverClasses, nn.Softmax):
+    """torch.nn.Softmax over the classes."""
+
+    layer = cb.Softmax
+
+
+class LogSoftmax(_OverClasses, nn.LogSoftmax):
+    """torch.nn.LogSoftmax over the classes."""
+
+    layer = cb.LogSoftmax
 
 
 class Sequential(nn.Sequential):
@@ -333,56 +455,157 @@ class Sequential(nn.Sequential):
         return _run(run, x) if run else x
 
 
+_CALL, _FORWARD = nn.Module.__call__, _Engine.forward
+
+
 def _joins(module: nn.Module) -> TypeGuard[_Engine]:
-    """Whether a module may run together with its neighbours: hooks want to see what passes between."""
+    """Whether a module may run together with its neighbours.
+
+    Not where hooks want to see what passes between, nor where a call is not the library's alone: a subclass,
+    or whoever replaced `forward` or `__call__`, computes something of its own.
+    """
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,
         module._backward_hooks,
         module._backward_pre_hooks,
+        torch_module._global_forward_hooks,
+        torch_module._global_forward_pre_hooks,
+        torch_module._global_backward_hooks,
+        torch_module._global_backward_pre_hooks,
     )
-    return isinstance(module, _Engine) and not any(hooks)
+    kind = type(module)
+    is_own = "forward" in vars(module) or kind.forward is not _FORWARD or kind.__call__ is not _CALL
+    is_compiled = getattr(module, "_compiled_call_impl", None) is not None
+    return isinstance(module, _Engine) and not (is_own or is_compiled or any(hooks))
 
 
-class CustomCrossEntropyLoss(nn.Module):
-    """The library's cross-entropy with label smoothing, for logits (batch, classes) of any engine."""
+class CustomCrossEntropyLoss(nn.CrossEntropyLoss):
+    """torch.nn.CrossEntropyLoss computed by the library, for logits (batch, classes) of any engine."""
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.label_smoothing = label_smoothing
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        require(self.ignore_index == -100, "CrossEntropyLoss", "ignore_index=-100", self.ignore_index)
+        loss.check_loss("CrossEntropyLoss", self.reduction, label_smoothing=self.label_smoothing)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over the batch."""
-        pair = (loss.cross_entropy_forward, loss.cross_entropy_backward)
-        return _apply_loss("CrossEntropyLoss", *pair, logits, labels, self.label_smoothing)
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(N, C) logits and (N,) integer targets to the mean, the sum or (N,) values."""
+        functions = (loss.cross_entropy_forward, loss.cross_entropy_backward)
+        settings = (self.label_smoothing, self.weight, self.reduction)
+        return _apply_loss("CrossEntropyLoss", functions, input, target, *settings)
 
 
 class CustomFocalLoss(nn.Module):
-    """The library's focal loss, for logits (batch, classes) of any engine."""
+    """The library's focal loss, for logits (batch, classes) of any engine.
 
-    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+    Args:
+        alpha: a weight for each class, the paper's α_t; or one number, by which the whole loss is multiplied.
+        gamma: focusing exponent; 0 gives cross-entropy, weighted with alpha.
+        reduction: "mean" over the batch (not weighted), "sum" or "none".
+    """
+
+    alpha: float | Tensor
+
+    def __init__(
+        self, alpha: float | Sequence[float] = 0.25, gamma: float = 2.0, reduction: str = "mean"
+    ) -> None:
         super().__init__()
-        self.alpha, self.gamma = alpha, gamma
+        loss.check_loss("FocalLoss", reduction, gamma=gamma, alpha=alpha)
+        self.gamma, self.reduction = gamma, reduction
+        if isinstance(alpha, Sequence):
+            self.register_buffer("alpha", torch.tensor(alpha, dtype=torch.float32), persistent=False)
+        else:
+            self.alpha = alpha
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over the batch."""
-        pair = (loss.focal_loss_forward, loss.focal_loss_backward)
-        return _apply_loss("FocalLoss", *pair, logits, labels, self.alpha, self.gamma)
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(N, C) logits and (N,) integer targets to the mean, the sum or (N,) values."""
+        functions = (loss.focal_loss_forward, loss.focal_loss_backward)
+        return _apply_loss("FocalLoss", functions, input, target, self.alpha, self.gamma, self.reduction)
+
+
+class CustomMSELoss(nn.MSELoss):
+    """torch.nn.MSELoss computed by the library."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Two tensors of one shape to the mean, the sum or the square of each difference."""
+        require(input.shape == target.shape, "MSELoss", f"a target {tuple(input.shape)}", tuple(target.shape))
+        if target.requires_grad:  # the library knows the gradient by the first alone
+            input, target = input - target, torch.zeros_like(target)
+        functions = (loss.mse_loss_forward, loss.mse_loss_backward)
+        return _apply_loss("MSELoss", functions, input, target, self.reduction, layout="")
 
 
 def _apply_loss(
     where: str,
-    forward: Callable[..., Any],
-    backward: Callable[..., Any],
-    logits: Tensor,
-    labels: Tensor,
-    *settings: float,
+    functions: tuple[Callable[..., Any], Callable[..., Any]],
+    predicted: Tensor,
+    target: Tensor,
+    *settings: Any,
+    layout: str = "classes, batch",
 ) -> Tensor:
-    _check_device(where, "auto", logits, [labels])
-    if torch.is_autocast_enabled(logits.device.type):
-        logits = logits.float()
-    require(logits.dtype in (torch.float32, torch.float64), where, "float32 or float64 logits", logits.dtype)
-    return _Loss.apply(forward, backward, logits, labels, *settings)  # type: ignore[no-any-return]
+    _check_axes(where, layout, predicted)
+    others = [target, *(s for s in settings if isinstance(s, Tensor))]
+    _check_device(where, "auto", predicted, others)
+    derived = torch.is_grad_enabled() and any(other.requires_grad for other in others)
+    require(not derived, where, "targets and weights without a gradient", "one that requires it")
+    if torch.is_autocast_enabled(predicted.device.type):
+        predicted = predicted.float()
+    kinds = (torch.float32, torch.float64)
+    require(predicted.dtype in kinds, where, "float32 or float64", predicted.dtype)
+    return _Loss.apply(functions, predicted, target, *settings)  # type: ignore[no-any-return]
+
+
+class _UnknownName(AttributeError, ValueError):
+    """A name of torch.nn that an engine does not have."""
+
+
+class _Namespace(SimpleNamespace):
+    """torch.nn's names, as far as an engine has them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        known = [each for each in vars(self) if each != "engine"]
+        close = get_close_matches(name, known, 3) or known
+        raise _UnknownName(f"engine {self.engine}: expected a layer such as {', '.join(close)}, got {name!r}")
+
+
+LAYERS = (
+    Conv2d, Linear, BatchNorm2d, GroupNorm, LayerNorm, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Dropout,
+    LeakyReLU, ReLU, SELU, SiLU, GELU, Sigmoid, Tanh, Softmax, LogSoftmax,
+)  # fmt: skip
+PLAIN = ("Module", "ModuleList", "ModuleDict", "Parameter", "Identity", "Flatten", "Unflatten", "init")
+
+
+def _namespace(engine: str) -> _Namespace:
+    """The classes of an engine: those above for "auto", subclasses with its name for another."""
+    classes = {
+        layer.__name__: layer
+        if engine == "auto"
+        else type(
+            layer.__name__,
+            (layer,),
+            {
+                "engine": engine,
+                "__module__": __name__,
+                "__qualname__": f"{engine}.{layer.__name__}",
+                "__doc__": layer.__doc__,
+            },
+        )
+        for layer in LAYERS
+    }
+    return _Namespace(
+        engine=engine,
+        **classes,
+        **{name: getattr(nn, name) for name in PLAIN},  # Flatten is a view, of batch-last memory too
+        Sequential=Sequential,
+        CrossEntropyLoss=CustomCrossEntropyLoss,
+        FocalLoss=CustomFocalLoss,
+        MSELoss=CustomMSELoss,
+    )
+
+
+auto, numpy, cupy = map(_namespace, ENGINES)  # where pickle finds the classes
 
 
 def namespace(engine: str) -> Any:
@@ -395,14 +618,4 @@ def namespace(engine: str) -> Any:
     require(engine in ENGINES, "engine", f"one of {', '.join(ENGINES)}", repr(engine))
     if engine == "cupy":
         _cupy()
-    layers = (Conv2d, Linear, BatchNorm2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Dropout)
-    activations = (LeakyReLU, ReLU, SELU, Sigmoid)
-    return SimpleNamespace(
-        **{layer.__name__: functools.partial(layer, engine=engine) for layer in layers + activations},
-        Module=nn.Module,
-        Identity=nn.Identity,
-        Flatten=nn.Flatten,  # a view, of batch-last memory too
-        Sequential=Sequential,
-        CrossEntropyLoss=CustomCrossEntropyLoss,
-        FocalLoss=CustomFocalLoss,
-    )
+    return {"auto": auto, "numpy": numpy, "cupy": cupy}[engine]

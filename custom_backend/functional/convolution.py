@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
-from custom_backend.array import Array, Pair, by_group, columns_of, dispatch, matmul, namespace, pair, zeros
+from custom_backend.array import Array, Pair, by_group, columns_of, dispatch, matmul, namespace, zeros
 
 
 class Geometry(NamedTuple):
@@ -50,6 +50,16 @@ def pad(x: Array, padding: Pair) -> Array:
     padded = zeros(x, (channels, height + 2 * padding[0], width + 2 * padding[1], batch))
     unpad(padded, padding)[...] = x
     return padded
+
+
+def extend(x: Array, count: Pair) -> Array:
+    """`x` with `count` rows and columns of zeros at the end."""
+    if count == (0, 0):
+        return x
+    channels, height, width, batch = x.shape
+    extended = zeros(x, (channels, height + count[0], width + count[1], batch))
+    extended[:, :height, :width, :] = x
+    return extended
 
 
 def unpad(padded: Array, padding: Pair) -> Array:
@@ -105,7 +115,7 @@ def conv2d_forward(
 
     Shapes: x (C, H, W, N), weight (O, C / groups, kh, kw), bias (O,) or None → y (O, H', W', N).
     """
-    geometry = Geometry(pair(weight.shape[2:]), stride, padding, dilation, groups)
+    geometry = Geometry(weight.shape[2:], stride, padding, dilation, groups)
     size = output_size(x.shape[1:3], *geometry.window)
     y = matmul(by_group(weight, groups), by_group(im2col(x, *geometry.window), groups))
     y = namespace(x).reshape(y, (weight.shape[0], *size, x.shape[3]))

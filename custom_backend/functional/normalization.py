@@ -1,5 +1,6 @@
 """Batch normalisation, alone and together with the activation and the pooling that follow it."""
 
+import math
 from typing import Any, NamedTuple
 
 from custom_backend.array import Array, column, columns_of, dispatch, namespace
@@ -67,6 +68,78 @@ def batch_norm_backward(saved: Normalised, grad: Array) -> tuple[Array, Array, A
         g = g - column(grad_bias / g.shape[1]) - centred * along
     grad_x = xp.reshape(g * column(saved.weight * saved.inverse_std), grad.shape)
     return grad_x, grad_weight, grad_bias
+
+
+def _standardise(x: Array, eps: float) -> tuple[Array, Array]:
+    """x̂ = (x − mean) / σ along the entries of x (groups, entries, rest), and 1 / σ."""
+    xp = namespace(x)
+    centred = x - xp.mean(x, axis=1, keepdims=True)
+    inverse_std = 1 / xp.sqrt(xp.mean(centred * centred, axis=1, keepdims=True) + eps)
+    return centred * inverse_std, inverse_std
+
+
+def _standardise_backward(normal: Array, inverse_std: Array, grad: Array) -> Array:
+    """∂L/∂x = (g − mean(g) − x̂ mean(g x̂)) / σ; see `batch_norm_backward`."""
+    xp = namespace(grad)
+    along = xp.mean(grad * normal, axis=1, keepdims=True)
+    return (grad - xp.mean(grad, axis=1, keepdims=True) - normal * along) * inverse_std
+
+
+def _scale_backward(normal: Array, weight: Array, grad: Array) -> tuple[Array, Array, Array]:
+    """The gradients of γ x̂ + β by x̂, γ and β, γ and β being one number a channel."""
+    xp, g = namespace(grad), columns_of(grad)
+    grad_weight = xp.sum(g * columns_of(normal), axis=1)
+    return g * column(weight), grad_weight, xp.sum(g, axis=1)
+
+
+def group_norm_forward(
+    x: Array, weight: Array, bias: Array, eps: float, groups: int = 1
+) -> tuple[Array, Any]:
+    """y = γ x̂ + β, x̂ having mean 0 and variance 1 over each group of channels of each image.
+
+    Wu, He: Group normalization (2018).
+
+    Shapes: x (C, H, W, N); weight γ, bias β (C,) → y as x.
+    """
+    xp = namespace(x)
+    grouped = (groups, math.prod(x.shape[:-1]) // groups, x.shape[-1])
+    normal, inverse_std = _standardise(xp.reshape(x, grouped), eps)
+    normal = xp.reshape(normal, x.shape)
+    y = xp.reshape(columns_of(normal) * column(weight) + column(bias), x.shape)
+    return y, (normal, inverse_std, weight, grouped)
+
+
+def group_norm_backward(
+    saved: Any, grad: Array, needs_input_grad: bool = True
+) -> tuple[Array | None, Array, Array]:
+    """The scale's backward pass, then that of the standardisation: (∂L/∂x, ∂L/∂γ, ∂L/∂β)."""
+    normal, inverse_std, weight, grouped = saved
+    xp = namespace(grad)
+    grad_normal, *gradients = _scale_backward(normal, weight, grad)
+    if not needs_input_grad:
+        return None, *gradients
+    normal, grad_normal = xp.reshape(normal, grouped), xp.reshape(grad_normal, grouped)
+    return xp.reshape(_standardise_backward(normal, inverse_std, grad_normal), grad.shape), *gradients
+
+
+def layer_norm_forward(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Any]:
+    """y = γ x̂ + β, x̂ having mean 0 and variance 1 over the channels of each pixel, or of each sample.
+
+    That is group normalisation of one group where every pixel counts as an image of its own.
+    Ba, Kiros, Hinton: Layer normalization (2016).
+
+    Shapes: x (C, …, N); weight γ, bias β (C,) → y as x.
+    """
+    y, saved = group_norm_forward(columns_of(x), weight, bias, eps)
+    return namespace(x).reshape(y, x.shape), saved
+
+
+def layer_norm_backward(
+    saved: Any, grad: Array, needs_input_grad: bool = True
+) -> tuple[Array | None, Array, Array]:
+    """See `group_norm_backward`."""
+    grad_x, *gradients = group_norm_backward(saved, columns_of(grad), needs_input_grad)
+    return None if grad_x is None else namespace(grad).reshape(grad_x, grad.shape), *gradients
 
 
 @dispatch

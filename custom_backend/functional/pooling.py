@@ -11,22 +11,23 @@ from custom_backend.functional.convolution import output_size, pad, unpad, windo
 def max_pool2d_forward(x: Array, kernel: Pair, stride: Pair, padding: Pair) -> tuple[Array, Any]:
     """y = the greatest value of each window; the border counts as −∞ and a NaN as greatest.
 
-    Of equal values the first, row by row, is taken, as torch does. Its index in the window, one byte, is what
-    backward needs: a later pixel that wins has the greater index.
+    Of equal values the first, row by row, is taken, and of NaNs the last, as torch does. Its index in the
+    window, one byte, is what backward needs. The border never wins, not over pixels of −∞ either:
+    a window's first pixel of the image beats whatever came before.
 
     Shapes: x (C, H, W, N) → y (C, H', W', N).
     """
     xp = namespace(x)
     size = output_size(x.shape[1:3], kernel, stride, padding)
-    padded = pad(x, padding)
-    if padding != (0, 0):
-        inside = pad(xp.ones_like(x[:1, :, :, :1]), padding)
-        padded = xp.where(inside > 0, padded, -math.inf)
-    first, *others = (padded[:, rows, cols, :] for rows, cols in windows(size, kernel, stride))
-    y, index = first, xp.zeros_like(first, dtype=xp.uint8)
-    for number, seen in enumerate(others, start=1):
-        index = xp.maximum(index, number * xp.astype(seen > y, xp.uint8))
-        y = xp.maximum(y, seen)
+    inside = pad(xp.ones_like(x[:1, :, :, :1]), padding) > 0
+    padded = xp.where(inside, pad(x, padding), -math.inf)
+    y = zeros(x, (x.shape[0], *size, x.shape[3])) - math.inf
+    index, met = xp.zeros_like(y, dtype=xp.uint8), inside[:, : size[0], : size[1], :] & False
+    for number, (rows, cols) in enumerate(windows(size, kernel, stride)):
+        seen, real = padded[:, rows, cols, :], inside[:, rows, cols, :]
+        better = (seen > y) | (seen != seen) | (real & ~met)
+        y, index = xp.where(better, seen, y), xp.where(better, xp.full_like(index, number), index)
+        met = met | real
     return y, (index, x.shape, kernel, stride, padding)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from custom_backend.array import Pair, columns_of, pair, usable
+from custom_backend.array import Pair, columns_of, usable
 from custom_backend.functional.convolution import Geometry
 from custom_backend.kernels import im2col
 
@@ -41,7 +41,7 @@ def conv2d_forward(
     groups: int = 1,
 ) -> tuple[FloatArray, Any]:
     """See `functional.convolution.conv2d_forward`."""
-    geometry = Geometry(pair(weight.shape[2:]), stride, padding, dilation, groups)
+    geometry = Geometry(weight.shape[2:], stride, padding, dilation, groups)
     y: FloatArray = choose(x.shape, weight, geometry).correlate(x, weight, geometry)
     if bias is not None:
         y += bias.reshape(-1, 1, 1, 1)

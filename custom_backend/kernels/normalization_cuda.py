@@ -21,7 +21,7 @@ _norm_act_pool = elementwise_kernel(
         ptrdiff_t h = r * window + k / window, w = s * window + k % window;
         T centred = x[((c * height + h) * width + w) * batch + n] - mean[c];
         T normal = centred * (weight[c] * inverse_std[c]) + bias[c];
-        T active = normal > 0 ? normal : slope * normal;
+        T active = slope == 0 ? (normal <= 0 ? T(0) : normal) : (normal > 0 ? normal : slope * normal);
         if (k == 0 || active > y || active != active) { y = active; index = k; }
     }
     """,
@@ -37,7 +37,8 @@ _norm_act_pool_gather = elementwise_kernel(
     """
     ptrdiff_t h = r * window + index[i] / window, w = s * window + index[i] % window;
     T centred = x[((c * height + h) * width + w) * batch + n] - mean[c];
-    g = centred * (weight[c] * inverse_std[c]) + bias[c] > 0 ? grad[i] : slope * grad[i];
+    T normal = centred * (weight[c] * inverse_std[c]) + bias[c];
+    g = slope == 0 ? (normal <= 0 ? T(0) : grad[i]) : (normal > 0 ? grad[i] : slope * grad[i]);
     dot = g * centred;
     """,
 )
@@ -45,13 +46,14 @@ _norm_act_pool_gather = elementwise_kernel(
 _norm_act_pool_spread = elementwise_kernel(
     "norm_act_pool_spread",
     "raw T x, raw T g, raw uint8 index, int64 height, int64 width, int64 batch, int64 rows, int64 cols, "
-    "int64 window, raw T mean, raw T factor, raw T offset, raw T along",
+    "int64 window, int64 of_batch, raw T mean, raw T factor, raw T offset, raw T along",
     "T grad_x",
     "n:batch w:width h:height c",
     """
     ptrdiff_t r = h / window, s = w / window, at = ((c * rows + r) * cols + s) * batch + n;
     bool chosen = r < rows && s < cols && index[at] == (h % window) * window + w % window;
-    grad_x = factor[c] * ((chosen ? g[at] : T(0)) - offset[c] - (x[i] - mean[c]) * along[c]);
+    T kept = chosen ? g[at] : T(0);
+    grad_x = factor[c] * (of_batch ? kept - offset[c] - (x[i] - mean[c]) * along[c] : kept);
     """,
 )
 
@@ -65,7 +67,7 @@ def norm_act_pool_forward(x: Array, norm: Norm, slope: float, window: int) -> tu
         mean = cupy.mean(flat, axis=1)
         variance = cupy.mean((flat - column(mean)) ** 2, axis=1)
     else:
-        mean, variance = statistics
+        mean, variance = +statistics[0], statistics[1]  # running statistics move on before backward
     constants = (mean, 1 / cupy.sqrt(variance + eps), weight, bias, slope)
     layout = sizes(x.shape, (x.shape[1] // window, x.shape[2] // window))
     y = cupy.empty((x.shape[0], *layout[3:], x.shape[3]), x.dtype)
@@ -83,8 +85,10 @@ def norm_act_pool_backward(saved: Any, grad: Array) -> tuple[Array, Array, Array
     _norm_act_pool_gather(x, cupy.ascontiguousarray(grad), index, *layout, window, *constants, g, dot)
     grad_weight = cupy.sum(columns_of(dot), axis=1) * inverse_std
     grad_bias = cupy.sum(columns_of(g), axis=1)
-    fraction = 1 / math.prod(x.shape[1:]) if of_batch else 0.0
+    fraction = 1 / math.prod(x.shape[1:])
     lost = (grad_bias * fraction, grad_weight * inverse_std * fraction)
     grad_x = cupy.empty(x.shape, x.dtype)
-    _norm_act_pool_spread(x, g, index, *layout, window, mean, weight * inverse_std, *lost, grad_x)
+    _norm_act_pool_spread(
+        x, g, index, *layout, window, int(of_batch), mean, weight * inverse_std, *lost, grad_x
+    )
     return grad_x, grad_weight, grad_bias

@@ -1,8 +1,8 @@
 """Normalisation with what follows it, compiled by numba: memory traffic, not arithmetic, makes it slow.
 
 A kernel works on the channels [start, stop), so that threads share the work without sharing a result. The
-innermost loop runs over contiguous memory and becomes vector instructions. Long sums are taken in short
-pieces in the dtype of the array, and the pieces added up in float64.
+innermost loop runs over contiguous memory and becomes vector instructions; a sum does so as many sums side by
+side, its lanes. A slope of 0 is ReLU, see `functional.activation.leaky_relu_forward`.
 """
 
 from typing import Any, TypeAlias
@@ -20,98 +20,120 @@ FloatArray: TypeAlias = npt.NDArray[Any]
 Constants: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, float]  # mean, 1/σ, γ, β, slope
 Results: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]  # the gradients by x, γ and β
 Scalars: TypeAlias = tuple[float, float, float, float]  # mean, γ/σ, β and slope
-Sums: TypeAlias = tuple[float, float]
+Lanes: TypeAlias = tuple[FloatArray, FloatArray]
+Lost: TypeAlias = tuple[bool, float, float]  # of the batch?, and what the gradient loses to mean and x − mean
 
-PIECE = 2048  # elements of a sum in the dtype of the array
-
-
-# A sum becomes vector instructions only as a function of its own, on one-dimensional arrays.
+LANES = 1024
+PIECE = 64 * LANES  # elements of a sum in the dtype of the array; pieces add up in float64
 
 
 @compiled
-def _sum(x: FloatArray) -> float:
-    total = x.dtype.type(0)
+def _add(x: FloatArray, lanes: FloatArray) -> None:
     for m in range(x.shape[0]):
-        total += x[m]
-    return total  # type: ignore[no-any-return]
+        lanes[m] += x[m]
 
 
 @compiled
-def _sum_of_squares(x: FloatArray, middle: float) -> float:
-    total = x.dtype.type(0)
+def _add_squares(x: FloatArray, middle: float, lanes: FloatArray) -> None:
     for m in range(x.shape[0]):
-        total += (x[m] - middle) ** 2
-    return total  # type: ignore[no-any-return]
+        lanes[m] += (x[m] - middle) * (x[m] - middle)
 
 
 @compiled
-def _sums(x: FloatArray, grad: FloatArray, constants: Scalars) -> Sums:
-    """The sums of g and g (x − mean), with g the gradient before the activation."""
-    middle, factor, shift, slope = constants
-    total = total_dot = x.dtype.type(0)
+def _fold(lanes: FloatArray) -> float:
+    """The sum of the lanes, one half added to the other until one is left; leaves zeros."""
+    count = lanes.shape[0]
+    while count > 1:
+        half = (count + 1) // 2
+        _add(lanes[half:count], lanes)
+        count = half
+    total = np.float64(lanes[0])
+    lanes[:] = 0
+    return total
+
+
+@compiled
+def _activate(normal: float, slope: float) -> float:
+    low = slope * normal if slope != 0 else slope
+    return low if normal <= 0 else normal
+
+
+@compiled
+def _before_activation(centred: float, grad: float, scalars: Scalars) -> float:
+    """The gradient before the activation."""
+    _, factor, shift, slope = scalars
+    normal = centred * factor + shift
+    if slope == 0:
+        return slope if normal <= 0 else grad
+    return grad if normal > 0 else slope * grad
+
+
+@compiled
+def _add_gradients(x: FloatArray, grad: FloatArray, scalars: Scalars, lanes: Lanes) -> None:
+    """Add g and g (x − mean) to the lanes, g being the gradient before the activation."""
+    g_lanes, dot_lanes = lanes
     for m in range(x.shape[0]):
-        centred = x[m] - middle
-        g = grad[m] if centred * factor + shift > 0 else slope * grad[m]
-        total += g
-        total_dot += g * centred
-    return total, total_dot
+        centred = x[m] - scalars[0]
+        g = _before_activation(centred, grad[m], scalars)
+        g_lanes[m] += g
+        dot_lanes[m] += g * centred
 
 
 @compiled
-def _sums_at(x: FloatArray, index: FloatArray, here: Pair, grad: FloatArray, constants: Scalars) -> Sums:
-    """As `_sums`, for those pixels of a row of windows at offset `here` that were chosen."""
-    middle, factor, shift, slope = constants
-    at, zero = np.uint8(2 * here[0] + here[1]), x.dtype.type(0)
-    total = total_dot = 0.0
+def _add_chosen(
+    x: FloatArray, index: FloatArray, offset: Pair, grad: FloatArray, scalars: Scalars, lanes: Lanes
+) -> None:
+    """As `_add_gradients`, for the pixels at `offset` in a row of 2 × 2 windows, where they were chosen."""
+    number, zero = np.uint8(2 * offset[0] + offset[1]), x.dtype.type(0)
+    g_lanes, dot_lanes = lanes
     for s in range(grad.shape[0]):
-        w = 2 * s + here[1]
-        partial = partial_dot = zero
+        w = 2 * s + offset[1]
         for n in range(grad.shape[1]):
-            centred = x[w, n] - middle
-            g = grad[s, n] if centred * factor + shift > 0 else slope * grad[s, n]
-            g = g if index[s, n] == at else zero
-            partial += g
-            partial_dot += g * centred
-        total += partial
-        total_dot += partial_dot
-    return total, total_dot
+            centred = x[w, n] - scalars[0]
+            g = _before_activation(centred, grad[s, n], scalars)
+            g = g if index[s, n] == number else zero
+            g_lanes[n] += g
+            dot_lanes[n] += g * centred
 
 
 @compiled
 def _spread(
     x: FloatArray,
     index: FloatArray,
-    here: Pair,
+    offset: Pair,
     grad: FloatArray,
-    constants: Scalars,
-    lost: Sums,
+    scalars: Scalars,
+    lost: Lost,
     grad_x: FloatArray,
 ) -> None:
-    """The gradient of the pixels of a row of windows at offset `here`."""
-    middle, factor, shift, slope = constants
-    offset, along = lost
-    at, zero = np.uint8(2 * here[0] + here[1]), x.dtype.type(0)
+    """The gradient of the pixels at `offset` in a row of 2 × 2 windows."""
+    number, zero = np.uint8(2 * offset[0] + offset[1]), x.dtype.type(0)
+    of_batch, mean, along = lost
     for s in range(grad.shape[0]):
-        w = 2 * s + here[1]
+        w = 2 * s + offset[1]
         for n in range(grad.shape[1]):
-            centred = x[w, n] - middle
-            g = grad[s, n] if centred * factor + shift > 0 else slope * grad[s, n]
-            g = g if index[s, n] == at else zero
-            grad_x[w, n] = factor * (g - offset - centred * along)
+            centred = x[w, n] - scalars[0]
+            g = _before_activation(centred, grad[s, n], scalars)
+            g = g if index[s, n] == number else zero
+            grad_x[w, n] = scalars[1] * (g - mean - centred * along if of_batch else g)
 
 
 @compiled
 def _moments(start: int, stop: int, x: FloatArray, mean: FloatArray, variance: FloatArray) -> None:
     """The mean and the biased variance of each row of x (channels, elements), in two passes."""
-    length = x.shape[1]
+    length, lanes = x.shape[1], np.zeros(LANES, x.dtype)
     for c in range(start, stop):
         total = 0.0
         for piece in range(0, length, PIECE):
-            total += _sum(x[c, piece : piece + PIECE])
+            for run in range(piece, min(piece + PIECE, length), LANES):
+                _add(x[c, run : run + LANES], lanes)
+            total += _fold(lanes)
         mean[c] = total / length
         total = 0.0
         for piece in range(0, length, PIECE):
-            total += _sum_of_squares(x[c, piece : piece + PIECE], mean[c])
+            for run in range(piece, min(piece + PIECE, length), LANES):
+                _add_squares(x[c, run : run + LANES], mean[c], lanes)
+            total += _fold(lanes)
         variance[c] = total / length
 
 
@@ -123,8 +145,7 @@ def _norm_act(start: int, stop: int, x: FloatArray, constants: Constants, y: Flo
     for c in range(start, stop):
         middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         for m in range(x.shape[1]):
-            normal = (x[c, m] - middle) * factor + shift
-            y[c, m] = normal if normal > 0 else slope * normal
+            y[c, m] = _activate((x[c, m] - middle) * factor + shift, slope)
 
 
 @compiled
@@ -141,49 +162,57 @@ def _norm_act_backward(
     mean, inverse_std, weight, bias, slope = constants
     grad_x, grad_weight, grad_bias = results
     number, length = x.dtype.type, x.shape[1]
-    slope = number(slope)
+    lanes = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
     for c in range(start, stop):
-        middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
+        scalars = (mean[c], weight[c] * inverse_std[c], bias[c], number(slope))
         total = total_dot = 0.0
         for piece in range(0, length, PIECE):
-            run = slice(piece, piece + PIECE)
-            partial, partial_dot = _sums(x[c, run], grad[c, run], (middle, factor, shift, slope))
-            total += partial
-            total_dot += partial_dot
+            for run in range(piece, min(piece + PIECE, length), LANES):
+                _add_gradients(x[c, run : run + LANES], grad[c, run : run + LANES], scalars, lanes)
+            total += _fold(lanes[0])
+            total_dot += _fold(lanes[1])
         grad_bias[c] = total
         grad_weight[c] = total_dot * inverse_std[c]
-        offset = number(total / length if of_batch else 0)
-        along = number(total_dot * inverse_std[c] ** 2 / length if of_batch else 0)
+        lost_mean = number(total / length)
+        along = number(total_dot * inverse_std[c] ** 2 / length)
         for m in range(length):
-            centred = x[c, m] - middle
-            g = grad[c, m] if centred * factor + shift > 0 else slope * grad[c, m]
-            grad_x[c, m] = factor * (g - offset - centred * along)
+            centred = x[c, m] - scalars[0]
+            g = _before_activation(centred, grad[c, m], scalars)
+            grad_x[c, m] = scalars[1] * (g - lost_mean - centred * along if of_batch else g)
+
+
+@compiled
+def _greater(best: float, index: np.uint8, rival: float, number: int) -> tuple[float, np.uint8]:
+    """The greater value and its index: of equals the first, of NaNs the last."""
+    better = rival > best or rival != rival
+    return (rival if better else best), (np.uint8(number) if better else index)
+
+
+@compiled
+def _norm_act_pool_row(
+    upper: FloatArray, lower: FloatArray, scalars: Scalars, y: FloatArray, index: FloatArray
+) -> None:
+    """As `_norm_act`, then the greatest of each 2 × 2 window and its index there, for two rows of pixels."""
+    mean, factor, shift, slope = scalars
+    for s in range(y.shape[0]):
+        for n in range(y.shape[1]):
+            best, at = _activate((upper[2 * s, n] - mean) * factor + shift, slope), np.uint8(0)
+            best, at = _greater(best, at, _activate((upper[2 * s + 1, n] - mean) * factor + shift, slope), 1)
+            best, at = _greater(best, at, _activate((lower[2 * s, n] - mean) * factor + shift, slope), 2)
+            best, at = _greater(best, at, _activate((lower[2 * s + 1, n] - mean) * factor + shift, slope), 3)
+            y[s, n], index[s, n] = best, at
 
 
 @compiled
 def _norm_act_pool(
     start: int, stop: int, x: FloatArray, constants: Constants, y: FloatArray, index: FloatArray
 ) -> None:
-    """As `_norm_act`, then the greatest of each 2 × 2 window and its index there, for x (C, H, W, N)."""
+    """`_norm_act_pool_row` for all rows of x (C, H, W, N)."""
     mean, inverse_std, weight, bias, slope = constants
-    slope = x.dtype.type(slope)
-    _, height, width, batch = y.shape
     for c in range(start, stop):
-        middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
-        for r in range(height):
-            for s in range(width):
-                for n in range(batch):
-                    best = (x[c, 2 * r, 2 * s, n] - middle) * factor + shift
-                    best = best if best > 0 else slope * best
-                    at = np.uint8(0)
-                    for k in range(1, 4):
-                        rival = (x[c, 2 * r + k // 2, 2 * s + k % 2, n] - middle) * factor + shift
-                        rival = rival if rival > 0 else slope * rival
-                        better = rival > best or rival != rival
-                        best = rival if better else best
-                        at = np.uint8(k) if better else at
-                    y[c, r, s, n] = best
-                    index[c, r, s, n] = at
+        scalars = (mean[c], weight[c] * inverse_std[c], bias[c], x.dtype.type(slope))
+        for r in range(y.shape[1]):
+            _norm_act_pool_row(x[c, 2 * r], x[c, 2 * r + 1], scalars, y[c, r], index[c, r])
 
 
 @compiled
@@ -201,34 +230,34 @@ def _norm_act_pool_backward(
     mean, inverse_std, weight, bias, slope = constants
     grad_x, grad_weight, grad_bias = results
     number = x.dtype.type
-    slope = number(slope)
     _, height, width, batch = grad.shape
     length = x.shape[1] * x.shape[2] * batch
+    lanes = np.zeros(batch, x.dtype), np.zeros(batch, x.dtype)
     for c in range(start, stop):
-        middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
+        scalars = (mean[c], weight[c] * inverse_std[c], bias[c], number(slope))
         total = total_dot = 0.0
-        scalars = (middle, factor, shift, slope)
         for r in range(height):
             for k in range(4):
-                row, here = x[c, 2 * r + k // 2], (k // 2, k % 2)
-                partial, partial_dot = _sums_at(row, index[c, r], here, grad[c, r], scalars)
-                total += partial
-                total_dot += partial_dot
+                row, offset = x[c, 2 * r + k // 2], (k // 2, k % 2)
+                _add_chosen(row, index[c, r], offset, grad[c, r], scalars, lanes)
+            total += _fold(lanes[0])
+            total_dot += _fold(lanes[1])
         grad_bias[c] = total
         grad_weight[c] = total_dot * inverse_std[c]
-        offset = number(total / length if of_batch else 0)
-        along = number(total_dot * inverse_std[c] ** 2 / length if of_batch else 0)
-        lost = (offset, along)
+        lost_mean = number(total / length)
+        along = number(total_dot * inverse_std[c] ** 2 / length)
+        lost = (of_batch, lost_mean, along)
         for r in range(height):
             for k in range(4):
-                h, here = 2 * r + k // 2, (k // 2, k % 2)
-                _spread(x[c, h], index[c, r], here, grad[c, r], scalars, lost, grad_x[c, h])
+                h, offset = 2 * r + k // 2, (k // 2, k % 2)
+                _spread(x[c, h], index[c, r], offset, grad[c, r], scalars, lost, grad_x[c, h])
         # The last of an odd number of rows or columns is in no window.
-        for h in range(2 * height, x.shape[1]):
-            grad_x[c, h] = -factor * (offset + (x[c, h] - middle) * along)
-        for w in range(2 * width, x.shape[2]):
-            for h in range(2 * height):
-                grad_x[c, h, w] = -factor * (offset + (x[c, h, w] - middle) * along)
+        for h in range(x.shape[1]):
+            for w in range(2 * width if h < 2 * height else 0, x.shape[2]):
+                for n in range(batch):
+                    centred = x[c, h, w, n] - scalars[0]
+                    outside = -scalars[1] * (lost_mean + centred * along) if of_batch else number(0)
+                    grad_x[c, h, w, n] = outside
 
 
 def norm_act_pool_forward(x: FloatArray, norm: Norm, slope: float, window: int) -> tuple[FloatArray, Any]:
@@ -237,7 +266,8 @@ def norm_act_pool_forward(x: FloatArray, norm: Norm, slope: float, window: int) 
     x = np.ascontiguousarray(x)
     channels, height, width, batch = x.shape
     flat, inverse_std = x.reshape(channels, -1), np.empty_like(weight)
-    mean, variance = statistics or (np.empty_like(weight), np.empty_like(weight))
+    mean, variance = (np.empty_like(weight), np.empty_like(weight)) if statistics is None else statistics
+    mean = mean if statistics is None else mean.copy()  # running statistics move on before backward
     constants = (mean, inverse_std, weight, bias, float(slope))
     size = (height, width) if window == 1 else (height // 2, width // 2)
     y = empty((channels, *size, batch), x.dtype)

@@ -1,4 +1,4 @@
-"""NumPy kernels of max-pooling: arithmetic on a mask, see `activation`."""
+"""NumPy kernels of max-pooling; see `activation` about masks."""
 
 import math
 from typing import Any
@@ -8,11 +8,22 @@ import numpy.typing as npt
 
 from custom_backend.array import Pair
 from custom_backend.functional.convolution import output_size, unpad, windows
+from custom_backend.kernels.activation import keep
 from custom_backend.kernels.im2col import bordered
 from custom_backend.kernels.memory import empty
 from custom_backend.kernels.parallel import split
 
 FloatArray = npt.NDArray[Any]
+
+
+def _first_index(size: Pair, whole: Pair, kernel: Pair, stride: Pair, padding: Pair) -> npt.NDArray[np.uint8]:
+    """The index (1, *size, 1) of the first pixel of the image, not of the border, that each window meets."""
+    inside = np.zeros(whole, bool)
+    inside[padding[0] : whole[0] - padding[0], padding[1] : whole[1] - padding[1]] = True
+    first = np.zeros(size, np.uint8)
+    for number, (rows, cols) in reversed([*enumerate(windows(size, kernel, stride))]):
+        first[inside[rows, cols]] = number
+    return first[None, :, :, None]
 
 
 def max_pool2d_forward(x: FloatArray, kernel: Pair, stride: Pair, padding: Pair) -> tuple[FloatArray, Any]:
@@ -21,16 +32,22 @@ def max_pool2d_forward(x: FloatArray, kernel: Pair, stride: Pair, padding: Pair)
     padded = bordered(x, padding, -math.inf)
     shape = (x.shape[0], *size, x.shape[3])
     y, index, better = empty(shape, x.dtype), empty(shape, np.uint8), empty(shape, np.bool_)
+    first_index = _first_index(size, padded.shape[1:3], kernel, stride, padding)
 
     def apply(start: int, stop: int) -> None:
         chunk = slice(start, stop)
-        first, *others = (padded[chunk, rows, cols] for rows, cols in windows(size, kernel, stride))
+        first, *others = all_seen = [
+            padded[chunk, rows, cols] for rows, cols in windows(size, kernel, stride)
+        ]
         np.copyto(y[chunk], first)
-        index[chunk] = 0
+        index[chunk] = first_index
         for number, seen in enumerate(others, start=1):
             np.greater(seen, y[chunk], out=better[chunk])
             np.maximum(index[chunk], better[chunk] * np.uint8(number), out=index[chunk])
             np.maximum(y[chunk], seen, out=y[chunk])
+        if np.isnan(np.max(y[chunk])):
+            for number, seen in enumerate(all_seen):
+                index[chunk][np.isnan(seen)] = number
 
     split(apply, len(x), x.size)
     return y, (index, x.shape, kernel, stride, padding)
@@ -52,9 +69,11 @@ def max_pool2d_backward(saved: Any, grad: FloatArray) -> FloatArray:
         for number, (rows, cols) in enumerate(windows(size, kernel, stride)):
             chosen = index[chunk] == number
             if disjoint:
-                np.multiply(grad[chunk], chosen, out=padded[chunk, rows, cols])
+                keep(grad[chunk], chosen, padded[chunk, rows, cols])
             else:
-                padded[chunk, rows, cols] += grad[chunk] * chosen
+                part = empty(chosen.shape, grad.dtype)
+                keep(grad[chunk], chosen, part)
+                padded[chunk, rows, cols] += part
 
     split(apply, len(grad), padded.size)
     grad_x: FloatArray = unpad(padded, padding)

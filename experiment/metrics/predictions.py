@@ -55,7 +55,7 @@ def read_predictions(path: Path) -> Predictions:
         UserError: if there is no such file or it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             read = Predictions(
                 content["logits"].astype(np.float32), content["labels"].astype(np.int64), content["indices"]
             )

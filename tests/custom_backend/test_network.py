@@ -78,6 +78,34 @@ def test_nested_networks_are_flat_to_the_state():
     assert gradients["1.4.bias"].shape == (5,)
 
 
+def test_one_layer_in_two_places_has_two_states():
+    layer = cb.Linear(3, 3)
+    network, apart = (
+        cb.Sequential(layer, cb.Tanh(), layer),
+        cb.Sequential(cb.Linear(3, 3), cb.Tanh(), cb.Linear(3, 3)),
+    )
+    state = network.init(np.random.default_rng(0))
+    x, results = np.ones((3, 2), np.float32), []
+    for each in (network, apart):
+        y, saved = each.forward(state, x)
+        results.append(each.backward(saved, y, needs_input_grad=False)[1])
+    assert results[0].keys() == state.keys()
+    for name in state:
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+
+
+def test_a_container_has_a_length_parts_and_a_text():
+    network, _ = networks()
+    assert len(network) == len(network.layers) == 9
+    assert network[0] is network.layers[0]
+    assert isinstance(network[-1], cb.Linear)
+    assert [*network[4:6]] == list(network.layers[4:6])
+    assert repr(cb.Sequential(cb.Residual(cb.Sequential(cb.Tanh())), cb.Flatten())) == (
+        "Sequential(\n  (0): Residual(\n    (body): Sequential(\n      (0): Tanh()\n    )\n"
+        "    (shortcut): Identity()\n  )\n  (1): Flatten()\n)"
+    )
+
+
 def test_saved_arrays_are_not_overwritten_by_the_next_forward():
     network, _ = networks()
     state = network.init(np.random.default_rng(0))
@@ -110,9 +138,14 @@ IMAGE = np.zeros((3, 5, 5, 2), np.float32)
     ("layer", "x", "message"),
     [
         (cb.Conv2d(3, 4, 7), IMAGE, r"Conv2d\(.*\): expected an image of at least \(7, 7\), got \(5, 5\)"),
+        (cb.Conv2d(3, 4, 3, dilation=3), IMAGE, r"expected an image of at least \(7, 7\), got \(5, 5\)"),
         (cb.Conv2d(1, 4, 3), IMAGE, r"Conv2d\(.*\): expected 1 channels, got 3"),
         (cb.Conv2d(3, 4, 3), IMAGE[0], r"expected an array \(channels, height, width, batch\), got shape"),
+        (cb.Conv2d(3, 4, 3), IMAGE[..., :0], r"at least one entry along every axis, got .*'batch': 0"),
+        (cb.AdaptiveAvgPool2d(1), IMAGE[:, :0], r"at least one entry along every axis, got .*'height': 0"),
+        (cb.ReLU(), IMAGE[:0], r"ReLU\(.*\): expected at least one entry along every axis"),
         (cb.Conv2d(3, 4, 3), IMAGE.astype(np.int64), r"expected float32 or float64, got int64"),
+        (cb.ReLU(), IMAGE.astype(np.float16), r"expected float32 or float64, got float16"),
         (
             cb.Conv2d(3, 4, 3),
             IMAGE.astype(np.float64),
@@ -120,18 +153,91 @@ IMAGE = np.zeros((3, 5, 5, 2), np.float32)
         ),
         (cb.BatchNorm2d(2), IMAGE, r"BatchNorm2d\(.*\): expected 2 channels, got 3"),
         (cb.BatchNorm2d(3), IMAGE[:, :1, :1, :1], r"expected more than one value per channel when training"),
-        (cb.MaxPool2d(2, padding=2), IMAGE, r"MaxPool2d\(.*\): expected padding of at most half the kernel"),
-        (cb.MaxPool2d(17), IMAGE, r"MaxPool2d\(.*\): expected a window of at most 256 pixels, got 289"),
         (cb.AvgPool2d(6), IMAGE, r"AvgPool2d\(.*\): expected an image of at least \(6, 6\), got \(5, 5\)"),
+        (
+            cb.Sequential(cb.BatchNorm2d(3), cb.ReLU(), cb.MaxPool2d(2)),
+            IMAGE[:, :1, :1],
+            r"MaxPool2d\(.*\): expected an image of at least \(2, 2\), got \(1, 1\)",
+        ),
         (cb.Linear(4, 2), IMAGE[0, 0], r"Linear\(.*\): expected 4 features, got 5"),
-        (cb.Dropout(1.5), IMAGE, r"Dropout\(p=1.5\): expected a probability p, got 1.5"),
         (cb.Dropout(0.5), IMAGE, r"Dropout\(p=0.5\): expected a random generator"),
+        (
+            cb.Residual(cb.Conv2d(3, 4, 1)),
+            IMAGE,
+            r"Residual: expected a shortcut to \(4, 5, 5, 2\), the shape of",
+        ),
+        (
+            cb.Concat(cb.Identity(), cb.MaxPool2d(2)),
+            IMAGE,
+            r"Concat: expected \(channels, 5, 5, 2\), got \(3, 2, 2, 2\)",
+        ),
     ],
 )
 def test_wrong_input_names_layer_expected_and_got(layer, x, message):
     state = layer.init(np.random.default_rng(0))
     with pytest.raises(ValueError, match=message):
         layer.forward(state, x, training=True)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: cb.Conv2d(3, 4, 0),
+            r"Conv2d\(.*\): expected kernel_size of at least 1, one integer or two, got 0",
+        ),
+        (
+            lambda: cb.Conv2d(3, 4, (3,)),
+            r"expected kernel_size of at least 1, one integer or two, got \(3,\)",
+        ),
+        (lambda: cb.Conv2d(3, 4, 3, stride=0), r"expected stride of at least 1, one integer or two, got 0"),
+        (
+            lambda: cb.Conv2d(3, 4, 3, padding=-1),
+            r"expected padding of at least 0, one integer or two, got -1",
+        ),
+        (lambda: cb.Conv2d(3, 4, 3, padding="full"), r"expected padding 'same', 'valid' or pixels, got full"),
+        (lambda: cb.Conv2d(3, 4, 3, 2, "same"), r"expected stride 1 for padding 'same', got \(2, 2\)"),
+        (lambda: cb.Conv2d(3, 4, 3, groups=3), r"expected outputs divisible by groups=3, got 4"),
+        (lambda: cb.Conv2d(3.0, 4, 3), r"expected inputs of at least 1, an integer, got 3.0"),
+        (lambda: cb.Conv2d(3, 4, True), r"expected kernel_size of at least 1, one integer or two, got True"),
+        (lambda: cb.Linear(0, 4), r"Linear\(.*\): expected inputs of at least 1, an integer, got 0"),
+        (lambda: cb.MaxPool2d(2, padding=2), r"MaxPool2d\(.*\): expected padding of at most half the kernel"),
+        (lambda: cb.MaxPool2d(17), r"MaxPool2d\(.*\): expected a window of at most 256 pixels, got 289"),
+        (lambda: cb.AvgPool2d((2, 2, 2)), r"AvgPool2d\(.*\): expected kernel_size of at least 1"),
+        (
+            lambda: cb.AdaptiveAvgPool2d(None),
+            r"expected output_size of at least 1, one integer or two, got None",
+        ),
+        (lambda: cb.Dropout(1.5), r"Dropout\(p=1.5\): expected a number p in \[0, 1\], got 1.5"),
+        (
+            lambda: cb.BatchNorm2d(4, eps=-1),
+            r"BatchNorm2d\(.*\): expected a number eps in \[0, inf\], got -1",
+        ),
+        (lambda: cb.BatchNorm2d(4, momentum="fast"), r"expected a number momentum, got 'fast'"),
+        (
+            lambda: cb.GroupNorm(4, groups=3),
+            r"GroupNorm\(.*\): expected features divisible by groups=3, got 4",
+        ),
+        (lambda: cb.LeakyReLU(float("nan")), r"LeakyReLU\(.*\): expected a number negative_slope, got nan"),
+        (lambda: cb.Sequential(np.tanh), r"Sequential: expected a layer as 0, got <ufunc 'tanh'>"),
+    ],
+)
+def test_wrong_hyperparameters_are_an_error_at_once(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("layer", [cb.Conv2d(3, 4, 3), cb.BatchNorm2d(3), cb.Sequential(cb.Conv2d(3, 4, 3))])
+def test_a_wrong_state_is_an_error(layer):
+    state = layer.init(np.random.default_rng(0))
+    for name in state:
+        missing = {other: array for other, array in state.items() if other != name}
+        with pytest.raises(
+            ValueError, match=f"expected an entry {name.rpartition('.')[2]} in the state, got"
+        ):
+            layer.forward(missing, IMAGE, training=True)
+        with pytest.raises(ValueError, match=r"expected \w+ of shape \(.*\), got \(7,\)"):
+            layer.forward(state | {name: np.zeros(7, np.float32)}, IMAGE, training=True)
 
 
 def test_importing_is_light():
