@@ -10,17 +10,21 @@ from scipy import ndimage
 
 Pixels = NDArray[np.uint8]
 """(H, W, C)."""
+Grey = NDArray[Any]
+"""(H, W) floating-point values in [0, 1]."""
 Spread = tuple[float, float]
 """Mean and standard deviation over the images of a set."""
 
 MEASURED = 1000
 """Training images that are looked at."""
-UNLIKE = 4.0
+UNLIKE = 6.0
 """Standard deviations from the mean beyond which an image is unlike those of a set."""
 LEAST_SPREAD = 0.02
 """Of a set whose images hardly differ, that small differences do not count."""
 STROKES = 200
+"""Images whose lines are measured."""
 FINE = 8
+"""Parts of a pixel in which ink is drawn before it is scaled to the box."""
 INK = 0.2
 """How far from the background, in [0, 1], a pixel belongs to what is drawn."""
 
@@ -35,6 +39,7 @@ class Appearance:
         border: mean of its outermost pixels.
         box: for sets that are prepared as MNIST is (ink on an even background, its centre of mass in the
             middle): the longer side of the ink, in pixels; else None.
+        stroke: width of the lines in such images, in pixels.
     """
 
     brightness: Spread
@@ -51,16 +56,17 @@ class Appearance:
     @classmethod
     def of(cls, images: NDArray[np.uint8]) -> "Appearance":
         """Measure (N, C, H, W) images."""
-        grey = images[:MEASURED].mean(axis=1) / 255
+        grey = images.mean(axis=1) / 255
         features = np.array([_features(image) for image in grey])
-        spreads = [(float(mean), float(std)) for mean, std in zip(features.mean(0), features.std(0), strict=True)]
-        box = _box(grey, *spreads[2]) if images.shape[1] == 1 else None
+        brightness, contrast, border = ((float(values.mean()), float(values.std())) for values in features.T)
+        box = _box(grey, *border) if images.shape[1] == 1 else None
         stroke = None
         if box:
-            inks = [_ink(image, spreads[2][0]) for image in grey[:STROKES]]
-            widths = np.array([_stroke(_resize(ink[_bounds(ink)], box * FINE)) for ink in inks if _bounds(ink)]) / FINE
+            inks = [_ink(image, border[0]) for image in grey[:STROKES]]
+            cut = [ink[place] for ink in inks if (place := _bounds(ink))]
+            widths = np.array([_stroke(_resize(ink, box * FINE)) for ink in cut]) / FINE
             stroke = float(widths.mean()), float(widths.std())
-        return cls(*spreads, box=box, stroke=stroke)
+        return cls(brightness, contrast, border, box, stroke)
 
     def distance(self, image: Pixels) -> float:
         """How many standard deviations an image is off, in that in which it is most."""
@@ -68,11 +74,13 @@ class Appearance:
         pairs = zip(_features(grey), (self.brightness, self.contrast, self.border), strict=True)
         return max(abs(value - s[0]) / max(s[1], LEAST_SPREAD) for value, s in pairs if s)
 
-    def prepare(self, image: Pixels, size: tuple[int, int], invert: bool | None, center: bool | None) -> "Prepared":
+    def prepare(
+        self, image: Pixels, size: tuple[int, int], invert: bool | None, center: bool | None
+    ) -> "Prepared":
         """Make an image of any size one of ``size`` = (height, width) that looks like those of the set.
 
-        It is scaled to cover ``size`` and its centre cropped; or, to be centred, its ink is cut out, scaled to
-        the set's ``box`` and moved until its centre of mass is in the middle.
+        It is scaled to cover ``size`` and its centre cropped; or, to be centred, its ink is cut out, scaled
+        to the set's ``box`` and moved until its centre of mass is in the middle.
 
         Args:
             image: what to prepare.
@@ -89,7 +97,9 @@ class Appearance:
         image, plain = (255 - image, 255 - plain) if turned else (image, plain)
         changes = ["inverted"] if turned else []
         if center is None:
-            center = self.box is not None and not (image.shape[:2] == size and self._is_prepared(plain[..., 0]))
+            center = self.box is not None and not (
+                image.shape[:2] == size and self._is_prepared(plain[..., 0])
+            )
         if center and (centred := self._center(image, size)) is not None:
             plain = centred
             changes.append("centred")
@@ -145,21 +155,21 @@ class Prepared:
     """Whether it is still unlike them."""
 
 
-def _features(grey: NDArray[np.floating]) -> tuple[float, float, float]:
+def _features(grey: Grey) -> tuple[float, float, float]:
     return float(grey.mean()), float(grey.std()), float(_border(grey).mean())
 
 
-def _border(grey: NDArray[np.floating]) -> NDArray[np.floating]:
+def _border(grey: Grey) -> Grey:
     return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
 
 
-def _ink(grey: NDArray[np.floating], background: float) -> NDArray[np.floating]:
+def _ink(grey: Grey, background: float) -> Grey:
     """How much lighter than a dark background a pixel is, or darker than a light one, in [0, 1]."""
     away = grey - background if background < 0.5 else background - grey
     return (away / max(background, 1 - background)).clip(0, 1)
 
 
-def _bounds(ink: NDArray[np.floating]) -> tuple[slice, slice] | None:
+def _bounds(ink: Grey) -> tuple[slice, slice] | None:
     mask = ink > INK
     if not mask.any():
         return None
@@ -172,21 +182,21 @@ def _lengths(place: tuple[slice, slice]) -> tuple[int, int]:
     return rows.stop - rows.start, columns.stop - columns.start
 
 
-def _resize(ink: NDArray[np.floating], longer_side: int) -> NDArray[np.float32]:
+def _resize(ink: Grey, longer_side: int) -> Grey:
     scale = longer_side / max(ink.shape)
     height, width = (max(1, round(side * scale)) for side in ink.shape)
     how = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX
     return np.asarray(Image.fromarray(ink.astype(np.float32)).resize((width, height), how)).clip(0, 1)
 
 
-def _stroke(ink: NDArray[np.floating]) -> float:
+def _stroke(ink: Grey) -> float:
     """Width of the lines, in pixels: their area to half of their circumference."""
     mask = np.pad(ink > 0.5, 1)
     edge = mask & ~ndimage.binary_erosion(mask)
     return 2 * float(mask.sum() / max(1, edge.sum()))
 
 
-def _thicken(ink: NDArray[np.floating], pixels: float) -> NDArray[np.floating]:
+def _thicken(ink: Grey, pixels: float) -> Grey:
     """Lines that are wider by so many pixels, or narrower."""
     padding = max(1, int(np.ceil(pixels / 2)) + 1)
     mask = np.pad(ink > 0.5, padding)
@@ -195,17 +205,19 @@ def _thicken(ink: NDArray[np.floating], pixels: float) -> NDArray[np.floating]:
     return wider if wider.any() else ink
 
 
-def _center_of_mass(ink: NDArray[np.floating]) -> tuple[float, float]:
+def _center_of_mass(ink: Grey) -> tuple[float, float]:
     total = ink.sum()
-    return float(ink.sum(1) @ np.arange(ink.shape[0]) / total), float(ink.sum(0) @ np.arange(ink.shape[1]) / total)
+    return float(ink.sum(1) @ np.arange(ink.shape[0]) / total), float(
+        ink.sum(0) @ np.arange(ink.shape[1]) / total
+    )
 
 
-def _off_centre(ink: NDArray[np.floating]) -> float:
+def _off_centre(ink: Grey) -> float:
     """Pixels between the centre of mass and the middle, along the axis where they are more."""
-    return max(abs(at - side / 2) for at, side in zip(_center_of_mass(ink), ink.shape, strict=True))
+    return float(max(abs(at - side / 2) for at, side in zip(_center_of_mass(ink), ink.shape, strict=True)))
 
 
-def _box(grey: NDArray[np.floating], border: float, spread: float) -> int | None:
+def _box(grey: Grey, border: float, spread: float) -> int | None:
     """The longer side of the ink, if the images are prepared as MNIST's are."""
     if min(border, 1 - border) > INK / 4 or spread > INK / 4:
         return None
