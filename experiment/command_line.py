@@ -1,6 +1,7 @@
 """What a command line says, checked against the schema before anything heavy is imported."""
 
 import argparse
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
@@ -30,6 +31,10 @@ from experiment.schema import (
     unknown,
 )
 from experiment.schema import CONFIG_DIR as CONFIG_DIR
+
+# Hydra 1.4 wants neither version_base, without which 1.3 warns, nor plugins that lie beside train.py
+for message in ("The version_base parameter", "Hydra could not discover plugins in an editable"):
+    warnings.filterwarnings("ignore", message=message)
 
 
 class _Flags(argparse.ArgumentParser):

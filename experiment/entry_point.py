@@ -38,6 +38,11 @@ PACKAGES = {
 """What has to be there: the name in an ``import`` → the name that pip knows."""
 
 
+def trusted_packages() -> list[str]:
+    """The packages of the user's own that configurations may name, see :data:`TRUSTED_PACKAGES`."""
+    return [name for name in os.environ.get(TRUSTED_PACKAGES, "").replace(" ", "").split(",") if name]
+
+
 def require_packages() -> None:
     """End the process with a way on where this Python is too old or lacks one of :data:`PACKAGES`."""
     is_old = sys.version_info < (3, 11)
@@ -83,7 +88,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def command() -> None:
         try:
-            if os.environ.get(TRUSTED_PACKAGES):
+            if trusted_packages():
                 sys.path.append(str(Path.cwd()))  # where it often lies; last, so that it hides nothing
             main()
         except UserError as error:

@@ -6,19 +6,18 @@ that its ``_target_`` names; :data:`KNOBS` holds those that belong to none. ``co
 """
 
 import ast
-import os
 import re
 import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from experiment import metrics
-from experiment.entry_point import ROOT, TRUSTED_PACKAGES, invocation
+from experiment.entry_point import ROOT, TRUSTED_PACKAGES, invocation, trusted_packages
 from experiment.errors import UserError
 from experiment.knob import Knob as Knob
 from experiment.knob import nearest as nearest
@@ -97,6 +96,13 @@ KNOBS: dict[str, Knob] = {
         "overrides that go together ('model=mnist data=mnist'), each with all swept",
         optional=True,
     ),
+    "sweep.until": Knob(
+        "str",
+        "null = all jobs; decided = seeds 0, 1, … until every claim is",
+        choices=("decided",),
+        optional=True,
+    ),
+    "sweep.max_seeds": Knob("int", "seeds after which sweep.until=decided ends in any case", "[3, inf)"),
     "sweep.claims": Knob("list[dict]", "what the sweep asks, for its report", optional=True),
     "sweep.fail_fast": Knob("bool", "start no further job after one has failed"),
     # model
@@ -157,11 +163,6 @@ KNOBS: dict[str, Knob] = {
 }
 
 
-def trusted_packages() -> list[str]:
-    """The packages of the user's own that configurations may name, see :data:`TRUSTED_PACKAGES`."""
-    return [name for name in re.split(r"[,\s]+", os.environ.get(TRUSTED_PACKAGES, "")) if name]
-
-
 def flatten(config: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key → plain value, interpolations resolved; lists are values, empty or null nodes too."""
     plain: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
@@ -187,11 +188,12 @@ def refusal(target: str) -> str | None:
     root = package.partition(".")[0]
     own = ("lightning_modules", *trusted_packages())
     if package not in CLASSES and root not in own and not package.startswith("experiment.metrics."):
-        reason = f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built"
         if not root or root in (*sys.stdlib_module_names, "torch", "lightning", "experiment"):
-            return reason
-        named = f"{TRUSTED_PACKAGES}={','.join([*own[1:], root])} {invocation('train')} …"
-        return f"{reason}. If you trust the package {root}: {named}"
+            return f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built"
+        command = Path(sys.argv[0]).stem.removeprefix("lic-")
+        call = invocation(command if command in ("evaluate", "predict", "export") else "train")
+        named = f"{TRUSTED_PACKAGES}={','.join([*own[1:], root])} {call} …"
+        return f"{root} is not a package that is trusted here. If you trust its code: {named}"
     found = definition(target)
     if found is None:
         return f"there is no such thing: {package} has no {name}"

@@ -94,16 +94,41 @@ class Sweep:
         folder: of the sweep.
         jobs: all of them, finished or not.
         claims: what the sweep asks, for the report.
+        max_seeds: of a sequential sweep, see :mod:`experiment.report.sequential`; 0 = run all jobs.
     """
 
-    def __init__(self, folder: Path, jobs: Sequence[Job], claims: Sequence[Any] = ()) -> None:
-        self.folder, self.claims = folder, claims
+    def __init__(
+        self, folder: Path, jobs: Sequence[Job], claims: Sequence[Any] = (), max_seeds: int = 0
+    ) -> None:
+        self.folder, self.claims, self.max_seeds = folder, claims, max_seeds
         unique: dict[str, Job] = {}
         self.jobs = [job for job in jobs if unique.setdefault(job.digest, job) is job]
         self._begun = time.monotonic()
         self._git = git_state()
+        self._start = now()
+        self._before: int | None = None  # sessions of earlier starts
         self._unreported: dict[Job, tuple[Any, ...] | None] = {}  # with the end of an earlier session
         self._worked = 0.0  # seconds of the jobs that ended in this session
+
+    def rounds(self) -> Iterator[list[Job]]:
+        """The jobs that are left: all, or in a sequential sweep seed by seed until its claims are decided."""
+        if not self.max_seeds:
+            yield self.prepare()
+            return
+        from experiment.report.answers import is_decided
+        from experiment.report.questions import questions
+        from experiment.report.runs import Collection
+        from experiment.report.sequential import look_levels
+
+        every = self.jobs
+        for seeds in look_levels(self.max_seeds, 0.05):
+            self.jobs = [job for job in every if job.config.seed < seeds]
+            yield self.prepare()
+            if not any(job.status == "finished" for job in self.jobs):
+                return
+            runs = Collection([self.folder])
+            if is_decided(questions(runs)[0], runs):
+                return
 
     def prepare(self) -> list[Job]:
         """Write ``sweep.json`` and the folders of the jobs that are left, and return these jobs.
@@ -118,6 +143,7 @@ class Sweep:
             sessions = []
         except (json.JSONDecodeError, KeyError) as damage:
             raise UserError(f"{self.folder / 'sweep.json'} is damaged: {damage!r}. Remove it") from damage
+        self._before = len(sessions) if self._before is None else self._before  # later rounds are one session
         holder.write_json(
             "sweep.json",
             {
@@ -126,7 +152,11 @@ class Sweep:
                 "swept": list(dict.fromkeys(key for job in self.jobs for key in job.overrides)),
                 "jobs": [{"folder": job.run.folder.name, "overrides": job.overrides} for job in self.jobs],
                 "claims": list(self.claims),
-                "sessions": [*sessions, {"start": now(), "command": command(), "git": self._git}],
+                **({"until": "decided", "max_seeds": self.max_seeds} if self.max_seeds else {}),
+                "sessions": [
+                    *sessions[: self._before],
+                    {"start": self._start, "command": command(), "git": self._git},
+                ],
             },
         )
         todo = [job for job in self.jobs if job.prepare()]

@@ -19,8 +19,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiment.claims import problems_of_claims
 from experiment.config import choices, override_lists, run_config
-from experiment.entry_point import stop
+from experiment.entry_point import stop, trusted_packages
 from experiment.errors import UserError
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
@@ -38,6 +39,8 @@ class Frozen:
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The sweep's own configuration with the folder that is the only one of ``sweep_overrides``."""
         config = copy.deepcopy(master_config)
+        for node in (config, config.hydra):  # read-only since Hydra 1.4, but a launcher sets its job's number
+            OmegaConf.set_readonly(node, False)
         with open_dict(config):
             (config.resume,) = sweep_overrides
         return config
@@ -108,11 +111,15 @@ class FolderSweeper(Sweeper):
             if self.config.sweep.dry_run:
                 print(sweep.plan())
                 return
-            todo = sweep.prepare()
+            rounds = sweep.rounds()
+            todo = next(rounds, None)
         except UserError as error:
             stop(error)
-        with sweep.watched():
-            code = self._launch(todo)
+        code = 0
+        while todo is not None and not code:
+            with sweep.watched():
+                code = self._launch(todo)
+            todo = None if code else next(rounds, None)
         text, is_complete = sweep.summary()
         print(text)
         if not is_complete:
@@ -126,7 +133,9 @@ class FolderSweeper(Sweeper):
         """
         assert self.config is not None
         assert self.hydra_context is not None
-        combinations = self._combinations(arguments)
+        options = self.config.sweep
+        max_seeds = options.max_seeds if options.until == "decided" else 0
+        combinations = self._combinations([*arguments, *[f"seed=range({max_seeds})"] * bool(max_seeds)])
         keys = list(dict.fromkeys(key for job in combinations for key in job))
         keys.sort(key=lambda key: (key == "seed", "." in key))  # what a person would name first
         swept = [key for key in keys if len({job.get(key) for job in combinations}) > 1]
@@ -137,10 +146,14 @@ class FolderSweeper(Sweeper):
             run, chosen = composer.compose(job)
             wrong += problems_in_sweep(run)
             jobs.append(Job(folder, {key: job[key] for key in swept if key in job}, run, chosen))
+        plain: Any = OmegaConf.to_container(self.config.sweep)
+        claims = plain.get("claims") or []
+        wrong += problems_of_claims(claims, [(job.config, job.choices | job.overrides) for job in jobs])
+        if max_seeds and not claims:
+            wrong.append("sweep.until=decided: there is no claim to decide; experiment=… brings one")
         if wrong:
             raise UserError("\n       ".join(dict.fromkeys(wrong)))
-        plain: Any = OmegaConf.to_container(self.config.sweep)
-        return Sweep(folder, jobs, plain.get("claims", []))
+        return Sweep(folder, jobs, claims, max_seeds)
 
     def _combinations(self, arguments: list[str]) -> list[dict[str, str]]:
         """Of each job the overrides, key → value as text."""
@@ -167,7 +180,8 @@ class FolderSweeper(Sweeper):
         for name in ("hydra", "hydra_plugins"):  # a line for each job when it ends is enough
             logging.getLogger(name).setLevel(logging.WARNING)
         # jobs in other processes find the project however they are started
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+        here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH"), *here]))
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]

@@ -13,15 +13,16 @@ from urllib.parse import quote
 from matplotlib.figure import Figure
 
 from experiment.errors import UserError
-from experiment.metrics import units
+from experiment.metrics import row, units
 from experiment.plots.comparison import Comparison, Effect, Panel, curves, multiples, verdict
 from experiment.plots.style import SERIES, png, svg, write_png
-from experiment.report import differences, latex, published
+from experiment.report import differences, latex, predictions, published
 from experiment.report.answers import Answer, answer, equivalence
 from experiment.report.html import page, runs_table
 from experiment.report.questions import questions
 from experiment.report.runs import DERIVED, Collection, Record, shorter, telling
 from experiment.report.statistics import sign_flips
+from experiment.results import headline, metric_keys
 
 FILES = {"report.md", "report.html", "report.tex", "results.csv", "figures"}
 RUNS_TABLE = "<!-- the table of all runs stands in report.html -->"
@@ -73,16 +74,22 @@ class Report:
 
     def __init__(self, runs: Collection, out: Path, delta: float | None) -> None:
         self.runs, self.out = runs, out
-        asked, self.notes = questions(runs)
+        self.metrics = list(dict.fromkeys(key for run in runs.finished for key in metric_keys(run.results)))
+        self.first = next(iter(self.metrics), "loss")  # that speaks for the runs
+        asked, self.notes = questions(runs, f"test_{self.first}")
         self.answers = answer(asked, runs, delta)
         self.delta = delta
         self.title = ", ".join([*(sweep.name for sweep in runs.sweeps), *["single runs"] * bool(runs.loose)])
         self.pictures: dict[str, str] = {}
+        is_pair = len(runs.finished) == 2 and not runs.sweeps
+        self.pair = (runs.finished[0], runs.finished[1]) if is_pair else None
 
     @property
     def told(self) -> str:
         """What the command line says: the verdicts, and where the report is."""
         lines = [f"{given.question.text}  {given.verdict}" for given in self.answers]
+        if self.pair:
+            lines = [*_told_apart(*self.pair), *_came_out(*self.pair), *lines]
         return "\n".join([*lines, _counts(self.runs), f"report: {self.out / 'report.html'}"])
 
     def write(self, folder: Path) -> None:
@@ -105,6 +112,7 @@ class Report:
         runs, answers = self.runs, self.answers
         flags = differences.flags(runs.finished) + differences.not_told_apart(runs.finished, runs.keys)
         blocks = [f"# {escape(self.title)}", escape(_summary(runs, len(flags)))]
+        blocks += _difference(*self.pair) if self.pair else []
         if answers:
             blocks += ["## Verdicts", table(_verdict_rows(answers)), escape(_reading(answers))]
         parts = [(sweep.name, runs.of(sweep), sweep.swept) for sweep in runs.sweeps]
@@ -116,6 +124,7 @@ class Report:
             blocks += [f"## Results: {escape(name)}", _results(settings, keys), *_settings(settings, keys)]
             if labelled := _labelled(settings, keys):
                 blocks.append(self._curves(folder, labelled, name, number))
+                blocks += _calibration(labelled)
         for number, given in enumerate(answers, 1):
             blocks += [f"## {number}. {escape(given.question.text)}", f"**{escape(given.verdict)}**"]
             if comparisons := _comparisons(given, self.delta):
@@ -137,7 +146,7 @@ class Report:
         kinds = dict.fromkeys(_loss(run) for records in settings.values() for run in records)
         note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
         made = []
-        for panel in (Panel("val_acc", drawn), Panel("train_loss", drawn, note=note)):
+        for panel in (Panel(f"val_{self.first}", drawn), Panel("train_loss", drawn, note=note)):
             figure = multiples(panel, name) if len(drawn) > len(SERIES) else curves([panel], name)
             made.append(self._picture(folder, figure, f"{panel.metric}-{number}"))
         return "\n".join(made)
@@ -156,7 +165,8 @@ class Report:
     def _runs_table(self) -> str:
         """Everything that was found, as HTML."""
         runs = self.runs
-        numbers = [f"test_{key}" for key in ("acc", "loss")] + ["val_acc", "epochs", "train_seconds"]
+        numbers = [*(f"test_{key}" for key in (*self.metrics, "loss")), f"val_{self.first}"]
+        numbers += ["epochs", "train_seconds"]
         rows, links = [], []
         for record in runs.records:
             name = runs.names[record.folder]
@@ -288,15 +298,89 @@ def _reading(answers: Sequence[Answer]) -> str:
 
 
 def _results(settings: Settings, keys: Sequence[str]) -> str:
-    metrics = ("val_acc", "train_seconds", "flops_per_image", "parameters")
-    names = ("n", "test accuracy", "best", "worst", "validation", "training", "FLOPs/image", "parameters")
+    every = [record.results for records in settings.values() for record in records]
+    first, *more = dict.fromkeys(key for results in every for key in metric_keys(results)) or ["loss"]
+    test, order = f"test_{first}", (max, min)[:: row(first).sign]
+    others = [f"test_{key}" for key in more]
+    metrics = (*others, f"val_{first}", "train_seconds", "flops_per_image", "parameters")
+    names = ["n", row(test).words, "best", "worst", *(row(metric).words for metric in others)]
+    names += ["validation", "training", "FLOPs/image", "parameters"]
     rows: list[Sequence[object]] = [[*keys, *names]]
     for setting, records in settings.items():
-        found = [value for record in records if (value := record.metric("test_acc")) is not None]
-        extremes = [units.number("test_acc", f(found, default=None)) for f in (max, min)]
-        others = [units.spread(metric, [record.metric(metric) for record in records]) for metric in metrics]
-        rows.append([*setting, len(records), units.spread("test_acc", found), *extremes, *others])
+        found = [value for record in records if (value := record.metric(test)) is not None]
+        extremes = [units.number(test, f(found, default=None)) for f in order]
+        means = [units.spread(metric, [record.metric(metric) for record in records]) for metric in metrics]
+        rows.append([*setting, len(records), units.spread(test, found), *extremes, *means])
     return table(rows)
+
+
+def _told_apart(a: Record, b: Record) -> list[str]:
+    """What differs between two runs: data, seed, settings, and what nobody set, a line each."""
+    known = [{"data": run.dataset, "seed": str(run.config.get("seed")), **run.settings} for run in (a, b)]
+    known = [
+        {**settings, **differences.circumstances(run)} for settings, run in zip(known, (a, b), strict=True)
+    ]
+    keys = dict.fromkeys([*known[0], *known[1]])
+    names = [key for key in keys if known[0].get(key) != known[1].get(key)]
+    lines = [f"{name}: {known[0].get(name, '–')} → {known[1].get(name, '–')}" for name in names]
+    return lines or ["the two runs were told the same, with the same code, data, hardware and versions"]
+
+
+def _came_out(a: Record, b: Record) -> list[str]:
+    """The results of two runs, a line each."""
+    names = dict.fromkeys(
+        name
+        for name in (*a.results, *b.results)
+        if name.startswith(("test_", "val_")) and name not in DERIVED
+    )
+    lines = []
+    for name in (*names, "train_seconds"):
+        values = [run.metric(name) for run in (a, b)]
+        if None not in values:
+            first, second = (value or 0.0 for value in values)
+            change = units.effect(name, False, second - first) + units.unit(name, is_effect=True)
+            lines.append(f"{name}: {units.number(name, first)} → {units.number(name, second)}, {change}")
+    of_images = [predictions.of_run(run) for run in (a, b)]
+    if of_images[0] and of_images[1] and (found := predictions.agreement(of_images[0], of_images[1])):
+        lines.append(
+            f"image by image: both right {found.both:,}, only the first {found.first:,}, only the second "
+            f"{found.second:,}, neither {found.neither:,}; McNemar p = {found.p:.2g} (of these two runs; "
+            "only seeds tell of their settings)"
+        )
+    return lines
+
+
+def _difference(a: Record, b: Record) -> list[str]:
+    """Two runs: first what differs between them, then what came out."""
+    blocks = []
+    for title, lines in (("What differs", _told_apart(a, b)), ("What came out", _came_out(a, b))):
+        blocks += [f"## {title}", "\n".join(f"- {escape(line)}" for line in lines)]
+    return blocks
+
+
+def _calibration(settings: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Of each setting what the predictions of its runs tell; nothing without any."""
+    rows: list[list[str]] = []
+    for label, records in settings.items():
+        found = [made for record in records if (made := predictions.of_run(record))]
+        if not found:
+            continue
+        c = predictions.calibration(found)
+        ensemble = predictions.ensemble_accuracy(found) if len(found) > 1 else None
+        rows.append([
+            label, str(len(found)), units.number("test_acc", ensemble), units.number("ece", c.ece),
+            units.number("nll", c.nll), f"{c.temperature:.2f}", units.number("ece", c.scaled_ece),
+            units.number("nll", c.scaled_nll),
+        ])  # fmt: skip
+    header = [
+        "from predictions.npz",
+        "runs",
+        "ensemble's accuracy",
+        "calibration error",
+        "NLL",
+        "temperature",
+    ]
+    return [table([[*header, "error with it", "NLL with it"], *rows])] if rows else []
 
 
 def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
@@ -318,8 +402,15 @@ def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
                         cells.setdefault(setting, {}).update({" ".join(pair): v for pair, v in cell.items()})
         effects = []
         for place, contrast in zip(places, contrasts, strict=True):
-            found = given.findings[place].found
-            effects.append(Effect(given.name(contrast), contrast.seeds, found.mean, found.low, found.high))
+            found, name, seeds = given.findings[place].found, given.name(contrast), contrast.seeds
+            mean, low, high = found.mean, found.low, found.high
+            if (
+                contrast.terms.get(given.leader, 1) < 0
+            ):  # shown from the leader's side, as the verdict says it
+                (other,) = set(contrast.terms) - {given.leader}
+                name, seeds = f"{given.leader} − {other}", {seed: -value for seed, value in seeds.items()}
+                mean, low, high = -mean, -high, -low
+            effects.append(Effect(name, seeds, mean, low, high))
         if any(effect.seeds for effect in effects):
             claim = given.claim
             made.append(
@@ -375,11 +466,11 @@ def _missing(runs: Collection, answers: Iterable[Answer], notes: Iterable[str]) 
     for folder, kept in runs.repeats.items():
         same = f"the same settings, data and seed as {runs.names[kept.folder]}"
         rows.append([runs.names[folder], "repeated", same])
-    for metric in dict.fromkeys(
-        ["test_acc", *(a.claim.metric for a in answers if a.question.measured is None)]
-    ):
-        lacking = [record for record in runs.finished if record.metric(metric) is None]
-        rows += [[runs.names[record.folder], "finished", f"no finite {metric}"] for record in lacking]
+    claimed = [a.claim.metric for a in answers if a.question.measured is None]
+    for record in runs.finished:
+        for metric in dict.fromkeys([f"test_{headline(record.results)}", *claimed]):
+            if record.metric(metric) is None:
+                rows.append([runs.names[record.folder], "finished", f"no finite {metric}"])
     counts = ", ".join(f"{count} {status}" for status, count in Counter(row[1] for row in rows).items())
     listed = [f"{counts}:", table([["run", "status", "why"], *rows])] if rows else ["Nothing."]
     return [*listed, "\n".join(f"- {escape(note)}" for note in notes)]
