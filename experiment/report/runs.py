@@ -17,9 +17,11 @@ from experiment.errors import UserError
 from experiment.metrics import learn
 from experiment.results import Row
 from experiment.run import Run
-from experiment.schema import KNOBS, flatten
+from experiment.schema import flatten
 
 T = TypeVar("T")
+NODES = ("model", "loss", "optimizer", "scheduler", "data", "trainer")
+"""Order in which settings are named."""
 IGNORED = ("seed", "name", "output_dir", "resume", "data.root", "data.download")
 """Keys in which repetitions of a run may differ."""
 UNSEEN = (*IGNORED, "data.dataset", "logger", "callbacks.figures")
@@ -107,7 +109,7 @@ class Sweep:
 
 
 class Collection:
-    """Everything in some folders: each is a sweep, a run, or holds such folders at any depth.
+    """Everything in some folders: each is a sweep, a run, a report on them, or holds such folders.
 
     ``keys`` are what was varied, seeds aside: what the sweeps swept, the data set where there are several
     and, unless there is but one sweep, what else tells finished runs apart. ``finished`` are the finished
@@ -149,7 +151,8 @@ class Collection:
         if len(self.sweeps) != 1 or self.loose:
             groups = [key for record in self.finished for key in record.choices]
             others = [key for record in self.finished for key in record.config]
-            keys = [key for key in [*groups, *KNOBS, *others] if key not in IGNORED]
+            others.sort(key=lambda key: NODES.index(key.split(".")[0]) if key.split(".")[0] in NODES else 9)
+            keys = [key for key in [*groups, *others] if key not in IGNORED]
             self.keys = telling(self.finished, keys, self.keys)
 
     def of(self, sweep: Sweep) -> list[Record]:
@@ -176,6 +179,12 @@ class Collection:
         elif any((folder / name).is_file() for name in ("config.yaml", "provenance.json")):
             if folder not in self._found or self._found[folder].status == "left out":
                 self._found[folder] = read(folder)
+        elif all((folder / name).is_file() for name in ("report.md", "results.csv")):
+            from experiment.report.reported import read_reported
+
+            sweep, records = read_reported(folder)
+            self.sweeps.append(sweep)
+            self._found |= records
         else:
             inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
             for path in inner:
