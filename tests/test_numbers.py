@@ -12,7 +12,15 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 REPORTS = sorted(ROOT.glob("docs/reports/*/report.md"))
 FIGURE = re.compile(r"(?<![\w.])[+−-]?(\d+\.\d+)(?:(?= to )|(?: ± (\d+\.\d+))?[ \u00a0](?:%|points))")
-BEFORE_THE_HISTORY = {"dropout", "engine_curves", "init", "label_smoothing", "learning_rate", "pooling", "scheduler"}
+BEFORE_THE_HISTORY = {
+    "dropout",
+    "engine_curves",
+    "init",
+    "label_smoothing",
+    "learning_rate",
+    "pooling",
+    "scheduler",
+}
 """Reports of commits that the history lost; docs/ablations.md says so. Nothing is added here."""
 
 
@@ -26,7 +34,9 @@ def published() -> set[str]:
     """What others report, and what a sweep claims: no results of ours."""
     found = set()
     for path in ROOT.glob("conf/experiment/*.y*ml"):
-        content = path.read_text() if path.suffix == ".yml" else str(yaml.safe_load(path.read_text()).get("sweep"))
+        content = (
+            path.read_text() if path.suffix == ".yml" else str(yaml.safe_load(path.read_text()).get("sweep"))
+        )
         found |= set(re.findall(r"\d+\.\d+", content))
     return found
 
@@ -48,15 +58,26 @@ def test_every_accuracy_stands_in_a_report(page):
     known = texts | published()
     for figure in sorted(figures(page.read_text()) - known):
         digits = len(figure.partition(".")[2])
-        assert any(f"{number:.{digits}f}" == figure for number in numbers), f"{page.name}: {figure} has no report"
+        assert any(f"{number:.{digits}f}" == figure for number in numbers), (
+            f"{page.name}: {figure} has no report"
+        )
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.parent.name)
 def test_every_report_is_of_a_commit_in_the_history(report):
     if report.parent.name in {*BEFORE_THE_HISTORY, "ablations"}:
         return
-    if subprocess.run(["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, capture_output=True, text=True).stdout.strip() != "false":
+    if (
+        subprocess.run(
+            ["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, capture_output=True, text=True
+        ).stdout.strip()
+        != "false"
+    ):
         pytest.skip("a copy without its history")
-    for commit in set(re.findall(r"(?<=at )[0-9a-f]{10}\b|(?<=commit \| )[0-9a-f]{10}\b", report.read_text())):
-        done = subprocess.run(["git", "merge-base", "--is-ancestor", commit, "HEAD"], cwd=ROOT, capture_output=True)
+    for commit in set(
+        re.findall(r"(?<=at )[0-9a-f]{10}\b|(?<=commit \| )[0-9a-f]{10}\b", report.read_text())
+    ):
+        done = subprocess.run(
+            ["git", "merge-base", "--is-ancestor", commit, "HEAD"], cwd=ROOT, capture_output=True
+        )
         assert done.returncode == 0, f"{report}: {commit} is not in the history"

@@ -141,6 +141,8 @@ class Report:
 
     def _curves(self, folder: Path, settings: Mapping[str, Sequence[Record]], name: str, number: int) -> str:
         drawn = {label: [run.rows for run in records] for label, records in settings.items()}
+        if not any(rows for runs in drawn.values() for rows in runs):
+            return ""
         kinds = dict.fromkeys(_loss(run) for records in settings.values() for run in records)
         note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
         made = []

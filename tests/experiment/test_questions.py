@@ -13,6 +13,7 @@ import pytest
 from folders import GIT, HELPS, claim, write_definition, write_run, write_sweep
 
 from experiment.report.answers import Answer, answer, is_decided
+from experiment.report.page import write_report
 from experiment.report.questions import parse_claim, questions
 from experiment.report.runs import Collection, read
 from experiment.sweep import Job, Sweep
@@ -519,3 +520,14 @@ def test_a_sequential_sweep_adds_seeds_until_its_claims_are_decided(tmp_path, co
     assert (content["until"], content["max_seeds"], len(content["sessions"])) == ("decided", 8, 1)
     assert len(content["jobs"]) == 8
     assert ask(tmp_path / "s")[0].verdict == "held"
+
+
+def test_a_report_whose_runs_are_gone_can_be_asked_again(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92, 0.93], "0.5": [0.951, 0.96, 0.972, 0.98]}
+    folder = write_sweep(tmp_path / "s", values)
+    write_report([folder], tmp_path / "old")
+    shutil.rmtree(folder)
+    (given,) = ask(tmp_path / "old")
+    assert given.verdict.startswith("decided: model.dropout=0.5 beats model.dropout=0")
+    assert given.findings[0].found.n == 4
+    assert given.question.contrasts[0].scope.startswith("mnist")
