@@ -1,6 +1,6 @@
 """How often verdicts are false, intervals cover and effects are found: ``python -m benchmarks.verdicts``.
 
-Simulated are differences of pairs, normal with standard deviation 1, as the report sees them. No training, no torch.
+Simulated are differences of pairs, normal with standard deviation 1. No training, no torch.
 """
 
 import argparse

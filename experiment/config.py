@@ -9,7 +9,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiment.metrics import row
 from experiment.schema import flatten, plain_values
+
+# ${direction:val_loss}, for searches: which way is better
+OmegaConf.register_new_resolver(
+    "direction", lambda metric: "minimize" if row(metric).sign < 0 else "maximize", replace=True
+)
 
 
 def run_config(composed: DictConfig) -> DictConfig:

@@ -541,7 +541,8 @@ def test_a_file_that_will_not_end_well_is_reported_and_not_suffered(kind, tmp_pa
 def test_what_is_wrong_with_a_file_is_one_clear_line(kind, tmp_path):
     source, said = REPORTED[kind]
     try:
-        findings = graded(tmp_path, "selu", source)
+        with np.errstate():  # what the file sets is its own
+            findings = graded(tmp_path, "selu", source)
     except grade.Wrong as error:
         findings = [grade.Finding("wrong", str(error))]
     assert re.search(said, " ".join(findings[0])), findings

@@ -1,4 +1,4 @@
-"""Every accuracy on the pages stands in a report under docs/reports, made by a commit that is in the history."""
+"""Every accuracy on the pages stands in a report under docs/reports, of a commit that is in the history."""
 
 import csv
 import re

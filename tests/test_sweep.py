@@ -244,7 +244,7 @@ def test_a_search_is_kept_and_goes_on(tmp_path):
         (["trainer=ddp", "seed=0,1"], "trainer.strategy=ddp: a sweep gives each job one device"),
         (["hydra/launcher=joblb", "seed=0,1"], "joblb"),
         (["experiment=label_smoothing", "loss.label_smoothing=0,2"], "loss.label_smoothing=2"),
-        (["sweep.dry_rn=true", "seed=0,1"], "Did you mean sweep.dry_run?"),
+        (["sweep.dry_rn=true", "seed=0,1"], "Did you mean sweep.dry_run=true?"),
         (["model.dropout=interval(0,0.5)"], "hydra/sweeper=optuna draws from intervals"),
         (["resume=outputs/run"], "resume= continues one run: leave -m out"),
     ],

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiment.metrics import units
+from experiment.metrics import row, units
 from experiment.report.questions import Claim, Contrast, Question
 from experiment.report.runs import Collection
 from experiment.report.sequential import look_levels
@@ -213,7 +213,8 @@ def _verdict(
 ) -> str:
     """What a contrast says, in words."""
     claim, found = question.claim, finding.found
-    good, bad = ("better", "worse") if question.changed else ("held", "contradicted")
+    words = ("better", "worse")[:: row(claim.metric).sign]  # of a higher value and of a lower one
+    good, bad = words if question.changed else ("held", "contradicted")
     if contrast.failed:
         listed = ", ".join(f"{k} of {n} runs of {setting}" for setting, (k, n) in contrast.failed.items())
         return f"no verdict: {listed} failed, and those that are left are survivors"
@@ -305,18 +306,19 @@ def _winner(given: Answer) -> str:
     means = {setting: math.fsum(values) / len(values) for setting, values in total.items() if values}
     if not means:
         return "undecided: no seed has a finished run of two settings"
-    best = given.leader = max(means, key=means.__getitem__)
+    better = row(given.claim.metric).sign
+    best = given.leader = max(means, key=lambda setting: better * means[setting])
     told: list[tuple[str, Finding, float]] = []
     for finding, contrast in zip(given.findings, question.contrasts, strict=True):
         if best in contrast.terms and finding.found.n:
             (other,) = set(contrast.terms) - {best}
             told.append((other, finding, contrast.terms[best]))
-    told.sort(key=lambda item: -means.get(item[0], -math.inf))
+    told.sort(key=lambda item: -better * means.get(item[0], -better * math.inf))
     if not told:
         return "undecided: no seed has a finished run of two settings"
     runner_up, finding, sign = told[0]
     by = _signed(given.claim, finding.found, sign)
-    beaten = [other for other, f, s in told if f.is_significant and s * f.found.mean > 0]
+    beaten = [other for other, f, s in told if f.is_significant and better * s * f.found.mean > 0]
     if len(beaten) == len(told):
         rest = "" if len(told) == 1 else " and all others"
         return f"decided: {together}{best} beats {runner_up}{rest}: {by}, p = {finding.p:.2g} corrected"

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from matplotlib.figure import Figure
 
 from experiment.errors import UserError
-from experiment.metrics import units
+from experiment.metrics import row, units
 from experiment.plots.comparison import Comparison, Effect, Panel, curves, multiples, verdict
 from experiment.plots.style import SERIES, png, svg, write_png
 from experiment.report import differences, latex, predictions, published
@@ -22,6 +22,7 @@ from experiment.report.html import page, runs_table
 from experiment.report.questions import questions
 from experiment.report.runs import DERIVED, Collection, Record, shorter, telling
 from experiment.report.statistics import sign_flips
+from experiment.results import headline, metric_keys
 
 FILES = {"report.md", "report.html", "report.tex", "results.csv", "figures"}
 RUNS_TABLE = "<!-- the table of all runs stands in report.html -->"
@@ -73,7 +74,9 @@ class Report:
 
     def __init__(self, runs: Collection, out: Path, delta: float | None) -> None:
         self.runs, self.out = runs, out
-        asked, self.notes = questions(runs)
+        self.metrics = list(dict.fromkeys(key for run in runs.finished for key in metric_keys(run.results)))
+        self.first = next(iter(self.metrics), "loss")  # that speaks for the runs
+        asked, self.notes = questions(runs, f"test_{self.first}")
         self.answers = answer(asked, runs, delta)
         self.delta = delta
         self.title = ", ".join([*(sweep.name for sweep in runs.sweeps), *["single runs"] * bool(runs.loose)])
@@ -146,7 +149,7 @@ class Report:
         kinds = dict.fromkeys(_loss(run) for records in settings.values() for run in records)
         note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
         made = []
-        for panel in (Panel("val_acc", drawn), Panel("train_loss", drawn, note=note)):
+        for panel in (Panel(f"val_{self.first}", drawn), Panel("train_loss", drawn, note=note)):
             figure = multiples(panel, name) if len(drawn) > len(SERIES) else curves([panel], name)
             made.append(self._picture(folder, figure, f"{panel.metric}-{number}"))
         return "\n".join(made)
@@ -165,7 +168,8 @@ class Report:
     def _runs_table(self) -> str:
         """Everything that was found, as HTML."""
         runs = self.runs
-        numbers = [f"test_{key}" for key in ("acc", "loss")] + ["val_acc", "epochs", "train_seconds"]
+        numbers = [*(f"test_{key}" for key in (*self.metrics, "loss")), f"val_{self.first}"]
+        numbers += ["epochs", "train_seconds"]
         rows, links = [], []
         for record in runs.records:
             name = runs.names[record.folder]
@@ -298,14 +302,19 @@ def _reading(answers: Sequence[Answer]) -> str:
 
 
 def _results(settings: Settings, keys: Sequence[str]) -> str:
-    metrics = ("val_acc", "train_seconds", "flops_per_image", "parameters")
-    names = ("n", "test accuracy", "best", "worst", "validation", "training", "FLOPs/image", "parameters")
+    every = [record.results for records in settings.values() for record in records]
+    first, *more = dict.fromkeys(key for results in every for key in metric_keys(results)) or ["loss"]
+    test, order = f"test_{first}", (max, min)[:: row(first).sign]
+    others = [f"test_{key}" for key in more]
+    metrics = (*others, f"val_{first}", "train_seconds", "flops_per_image", "parameters")
+    names = ["n", row(test).words, "best", "worst", *(row(metric).words for metric in others)]
+    names += ["validation", "training", "FLOPs/image", "parameters"]
     rows: list[Sequence[object]] = [[*keys, *names]]
     for setting, records in settings.items():
-        found = [value for record in records if (value := record.metric("test_acc")) is not None]
-        extremes = [units.number("test_acc", f(found, default=None)) for f in (max, min)]
-        others = [units.spread(metric, [record.metric(metric) for record in records]) for metric in metrics]
-        rows.append([*setting, len(records), units.spread("test_acc", found), *extremes, *others])
+        found = [value for record in records if (value := record.metric(test)) is not None]
+        extremes = [units.number(test, f(found, default=None)) for f in order]
+        means = [units.spread(metric, [record.metric(metric) for record in records]) for metric in metrics]
+        rows.append([*setting, len(records), units.spread(test, found), *extremes, *means])
     return table(rows)
 
 
@@ -461,11 +470,11 @@ def _missing(runs: Collection, answers: Iterable[Answer], notes: Iterable[str]) 
     for folder, kept in runs.repeats.items():
         same = f"the same settings, data and seed as {runs.names[kept.folder]}"
         rows.append([runs.names[folder], "repeated", same])
-    for metric in dict.fromkeys(
-        ["test_acc", *(a.claim.metric for a in answers if a.question.measured is None)]
-    ):
-        lacking = [record for record in runs.finished if record.metric(metric) is None]
-        rows += [[runs.names[record.folder], "finished", f"no finite {metric}"] for record in lacking]
+    claimed = [a.claim.metric for a in answers if a.question.measured is None]
+    for record in runs.finished:
+        for metric in dict.fromkeys([f"test_{headline(record.results)}", *claimed]):
+            if record.metric(metric) is None:
+                rows.append([runs.names[record.folder], "finished", f"no finite {metric}"])
     counts = ", ".join(f"{count} {status}" for status, count in Counter(row[1] for row in rows).items())
     listed = [f"{counts}:", table([["run", "status", "why"], *rows])] if rows else ["Nothing."]
     return [*listed, "\n".join(f"- {escape(note)}" for note in notes)]

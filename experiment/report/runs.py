@@ -20,8 +20,6 @@ from experiment.run import Run
 from experiment.schema import flatten
 
 T = TypeVar("T")
-NODES = ("model", "loss", "optimizer", "scheduler", "data", "trainer")
-"""Order in which settings are named."""
 IGNORED = ("seed", "name", "output_dir", "resume", "data.root", "data.download")
 """Keys in which repetitions of a run may differ."""
 UNSEEN = (*IGNORED, "data.dataset", "logger", "callbacks.figures")
@@ -151,7 +149,7 @@ class Collection:
         if len(self.sweeps) != 1 or self.loose:
             groups = [key for record in self.finished for key in record.choices]
             others = [key for record in self.finished for key in record.config]
-            others.sort(key=lambda key: NODES.index(key.split(".")[0]) if key.split(".")[0] in NODES else 9)
+            others.sort(key=lambda key: not key.startswith("model."))  # what a person would name first
             keys = [key for key in [*groups, *others] if key not in IGNORED]
             self.keys = telling(self.finished, keys, self.keys)
 
@@ -235,8 +233,11 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
     run = Run(folder)
     config = flatten(yaml.load((folder / "config.yaml").read_text(), _Loader) or {})
     provenance, results, rows = run.provenance, run.results, run.metrics
-    learn(results.get("metrics", {}))
     status = str(provenance["status"])
+    # what is asked of a run is no setting of it
+    config = {key: value for key, value in config.items() if key.partition(".")[0] != "metrics"}
+    provenance.get("choices", {}).pop("metrics", None)
+    learn(results.get("metrics", {}))
     reason = {"running": "or killed", "pending": "not started yet"}.get(status, str(results.get("error", "")))
     if status == "finished":
         int(config["seed"])
@@ -245,7 +246,8 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
         if len(rows) != results["epochs"]:
             raise ValueError(f"metrics.csv has {len(rows)} epochs, results.json {results['epochs']}")
         if rows:
-            rises = np.diff([math.nan if row["val_acc"] is None else row["val_acc"] for row in rows])
+            accuracies = [row.get("val_acc") for row in rows]
+            rises = np.diff([math.nan if accuracy is None else accuracy for accuracy in accuracies])
             results["val_acc_falls"] = float(np.maximum(0, -rises).sum())  # keeps NaN, which max() does not
             results["seconds_per_epoch"] = results["train_seconds"] / len(rows)
     return Record(folder, status, reason, overrides, config, results, rows, provenance)

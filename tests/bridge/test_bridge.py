@@ -9,6 +9,7 @@ from torch_reference import ENGINE, batch, both, network
 
 from lightning_modules import bridge
 from lightning_modules.focal_loss import FocalLoss
+from lightning_modules.networks.resnet import resnet
 from lightning_modules.optim import CustomAdam
 
 
@@ -69,6 +70,34 @@ def test_fifty_adam_steps_in_lockstep(dtype, tolerance):
             value.backward()
             optimizer.step()
         assert loss.item() == pytest.approx(expected.item(), abs=tolerance)
+
+
+def _residual_networks(dtype):
+    results = []
+    for module in (ENGINE, nn):
+        torch.manual_seed(0)
+        results.append(
+            resnet(module, (2, 13, 11), 5, widths=[4, 8], blocks=2, dropout=0.0, init="he").to(dtype)
+        )
+    return results
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-3)], ids=str)
+def test_a_residual_network_trains_in_lockstep(dtype, tolerance):
+    ours, theirs = _residual_networks(dtype)
+    assert_same_state(ours, theirs, 0)
+    optimizers = CustomAdam(ours.parameters(), lr=1e-3), torch.optim.Adam(theirs.parameters(), lr=1e-3)
+    for _ in range(10):
+        x, labels = batch(dtype)
+        losses = ENGINE.CrossEntropyLoss()(ours(x), labels), functional.cross_entropy(theirs(x), labels)
+        for optimizer, loss in zip(optimizers, losses, strict=True):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert losses[0].item() == pytest.approx(losses[1].item(), abs=tolerance)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=tolerance, atol=tolerance)
 
 
 def test_every_module_alone_equals_the_fused_run():

@@ -124,3 +124,19 @@ def test_a_callback_s_folder_lies_in_the_run_folder(configure, tmp_path):
 def test_options_that_do_not_fit_are_named():
     with pytest.raises(UserError, match=r"torch\.nn\.Dropout cannot be built from .*prob"):
         instantiate(OmegaConf.create({"_target_": "torch.nn.Dropout", "prob": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("options", "mode"),
+    [
+        ([], "min"),
+        (["callbacks.early_stopping.monitor=val_acc"], "max"),
+        (["callbacks.early_stopping.monitor=val_ece"], "min"),
+        (["callbacks.early_stopping.monitor=val_acc", "callbacks.early_stopping.mode=min"], "min"),
+    ],
+)
+def test_early_stopping_looks_the_way_in_which_its_metric_is_better(options, mode, configure, tmp_path):
+    config = configure("callbacks=early_stopping", "metrics=[acc,ece]", "logger=none", *options)
+    trainer = build_trainer(config, tmp_path)
+    (stopping,) = trainer.early_stopping_callbacks
+    assert stopping.mode == mode
