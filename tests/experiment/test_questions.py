@@ -448,6 +448,26 @@ def test_an_undecided_question_says_what_to_run_next(tmp_path):
     assert given.next_step.endswith(")' sweep.name=s")
 
 
+def test_the_next_step_of_a_decided_question_trains_with_the_winner(tmp_path):
+    folder = write_sweep(tmp_path / "s", {"0.0": [0.90, 0.91, 0.92, 0.93], "0.5": [0.951, 0.96, 0.972, 0.98]})
+    content = json.loads((folder / "sweep.json").read_text())
+    content["sessions"][0]["command"] = (
+        "python train.py -m data=mnist model.dropout=0,0.5 seed=0,1 sweep.name=s"
+    )
+    (folder / "sweep.json").write_text(json.dumps(content))
+    assert ask(folder)[0].next_step == "python train.py data=mnist model.dropout=0.5"
+
+
+def test_single_runs_are_continued_as_a_sweep(tmp_path):
+    for seed in (0, 1):
+        for value in (0.0, 0.5):
+            known = {"command": f"python train.py model.dropout={value} seed={seed} name=x"}
+            write_run(tmp_path / "o" / f"{value}{seed}", seed, acc=0.9 + seed * (0.01 + value / 50),
+                      config={"model.dropout": value}, provenance=known)  # fmt: skip
+    (given,) = ask(tmp_path / "o")
+    assert given.next_step.startswith("python train.py -m model.dropout=0.5,0 'seed=range(")
+
+
 def test_two_sweeps_are_compared(tmp_path):
     a = write_sweep(tmp_path / "a", {"0.0": [0.9, 0.91], "0.5": [0.92, 0.94]})
     focal = {"config": {"loss.gamma": 2.0}, "choices": {"loss": "focal"}}
