@@ -1,5 +1,6 @@
-"""Report on runs and sweeps from their folders: ``python report.py outputs/NAME … [out=FOLDER]``."""
+"""Report on runs and sweeps from their folders: ``python report.py outputs/NAME …``; see ``--help``."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -8,14 +9,22 @@ from experiment.entry_point import entry_point, invocation, loading
 from experiment.errors import UserError
 from experiment.schema import Knob
 
-USAGE = f"{invocation('report')} FOLDER … [out=FOLDER] (a sweep, a run, or a folder of either)"
-KNOBS = {"out": Knob("str", "where the report goes; default FOLDER/report", optional=True)}
+USAGE = (
+    f"{invocation('report')} FOLDER … [out=FOLDER] [delta=0.005] (a sweep, a run, or a folder of either; of "
+    "two runs it says first what differs)"
+)
+KNOBS = {
+    "out": Knob("str", "where the report goes; default FOLDER/report", optional=True),
+    "delta": Knob("str", "a difference in the metric within ±delta counts as none", optional=True),
+}
 
 
 @entry_point
 def main() -> None:
     """Read the runs, write the report and print the verdicts."""
-    options = [word for word in sys.argv[1:] if word.startswith("out=") or word in ("-h", "--help")]
+    options = [
+        word for word in sys.argv[1:] if word.startswith(("out=", "delta=")) or word in ("-h", "--help")
+    ]
     given = assignments(options, KNOBS, USAGE)
     folders = [Path(word) for word in sys.argv[1:] if word not in options]  # their names may hold a =
     if not folders:
@@ -23,7 +32,19 @@ def main() -> None:
     with loading("matplotlib"):
         from experiment.report.page import write_report
 
-    print(write_report(folders, Path(given["out"]) if given["out"] else None))
+    print(write_report(folders, Path(given["out"]) if given["out"] else None, _positive(given["delta"])))
+
+
+def _positive(delta: str | None) -> float | None:
+    try:
+        number = None if delta is None else float(delta)
+    except ValueError:
+        number = math.nan
+    if number is not None and not 0 < number < math.inf:
+        raise UserError(
+            f"delta={delta}: expected a number above 0, such as 0.005 for half a point of accuracy"
+        )
+    return number
 
 
 if __name__ == "__main__":

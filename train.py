@@ -11,17 +11,20 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiment.entry_point import entry_point, invocation, loading, stop
 from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Run
 from experiment.sweep import outcome
-from experiment.worker import claim_job, claim_run
+from experiment.worker import claim_job, claim_run, study_storage
 from hydra_plugins.folder_sweeper import FolderSweeper
 
 log = logging.getLogger(__name__)
+OmegaConf.register_new_resolver(
+    "study_storage", study_storage, replace=True
+)  # of conf/hydra/sweeper/optuna.yaml
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
@@ -56,7 +59,8 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
     try:
         return train(run.config, run)
     except (KeyboardInterrupt, SystemExit):
-        log.info(f"continue with: {invocation('train')} resume={run.folder}")
+        if run.has_begun:
+            log.info(f"continue with: {invocation('train')} resume={run.folder}")
         raise
     finally:
         if is_sweep and not config.resume:  # the sweeper is not ours, which prints these lines itself
@@ -66,7 +70,7 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
 @entry_point
 def main() -> None:
     """Check the command line, then have Hydra compose what it says."""
-    check(sys.argv[1:])
+    sys.argv[1:] = check(sys.argv[1:])
     Plugins.instance().register(FolderSweeper)  # Hydra looks for plugins in folders, not in editable installs
     job()
 

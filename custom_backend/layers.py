@@ -345,11 +345,10 @@ class BatchNorm2d(_Affine):
 
 @dataclass(frozen=True)
 class GroupNorm(_Affine):
-    """Normalisation of each of `groups` equal groups of channels of each image, whatever the batch."""
+    """Normalisation of each of `groups` equal groups of channels of each sample, whatever the batch."""
 
     groups: int = 1
 
-    layout = IMAGES
     functions = normalization.group_norm_forward, normalization.group_norm_backward
 
     @property

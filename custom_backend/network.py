@@ -143,9 +143,9 @@ class Sequential(Container):
     def backward(self, saved: tuple[Array, ...], grad: Array, needs_input_grad: bool = True) -> Backward:
         """The chain rule: through the layers in reverse."""
         gradients: Entries = {}
-        for (prefix, layer), kept in zip(reversed(self._stages), reversed(saved), strict=True):
-            needed = needs_input_grad or layer is not self._stages[0][1]
-            grad, parameters = layer.backward(kept, grad, needed)
+        for number in reversed(range(len(saved))):
+            prefix, layer = self._stages[number]
+            grad, parameters = layer.backward(saved[number], grad, needs_input_grad or number > 0)
             gradients |= {prefix + name: array for name, array in parameters.items()}
         return grad, gradients
 

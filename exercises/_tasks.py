@@ -305,7 +305,7 @@ NORM = {
 }
 CLASSES = {"logits": 2 * normal((3, 4)), "labels": np.array([2, 0, 0, 1])}
 LARGE = {
-    "logits": 1000.0 * np.array([[1, 0, 1, 1], [0, 1, 0, 1], [1, 0, 1, 0]]),
+    "logits": 1000.0 * np.array([[1, 0, -1, 1], [0, 1, -1, 1], [1, 0, -1, 0]]),
     "labels": np.array([0, 1, 0, 2]),
 }
 SMOOTHED = tuple({**CLASSES, "label_smoothing": smoothing} for smoothing in (0.0, 0.3))

@@ -1,14 +1,14 @@
 """What a command line says, checked against the schema before anything heavy is imported."""
 
-import itertools
-from collections.abc import Iterable, Sequence
+import argparse
+import warnings
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,44 +17,76 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiment.entry_point import ROOT, invocation
+from experiment.config import files_of_keys, override_lists
 from experiment.errors import UserError
-from experiment.schema import KNOBS, OPEN_NODES, Knob, flatten, nearest, problem, problems
+from experiment.help import help_text
+from experiment.knob import Knob, nearest, text
+from experiment.schema import (
+    COMPONENTS,
+    KNOBS,
+    can_be_left_out,
+    faults,
+    flatten,
+    known_knobs,
+    unknown,
+)
+from experiment.schema import CONFIG_DIR as CONFIG_DIR
 
-# an installed package holds conf/, in a checkout it lies beside experiment/
-CONFIG_DIR = next(path for path in (ROOT / "experiment" / "conf", ROOT / "conf") if path.is_dir())
-GROUPS = (
-    "model", "data", "optimizer", "scheduler", "loss", "metrics", "trainer", "callbacks", "logger",
-    "experiment",
-)  # fmt: skip
+# Hydra 1.4 wants neither version_base, without which 1.3 warns, nor plugins that lie beside train.py
+for message in ("The version_base parameter", "Hydra could not discover plugins in an editable"):
+    warnings.filterwarnings("ignore", message=message)
 
 
-def check(argv: list[str]) -> None:
+class _Flags(argparse.ArgumentParser):
+    """Hydra's flags, so that what is no flag can be told in our words."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+        for flags in ("-h --help", "--hydra-help", "--version", "-m --multirun", "-r --run", "--resolve"):
+            self.add_argument(*flags.split(), action="store_true")
+        self.add_argument("-sc", "--shell-completion", action="store_true")
+        self.add_argument("-i", "--info", nargs="?", const="all")
+        for flag in ("cfg", "package", "config-path", "config-name", "config-dir"):
+            self.add_argument(f"-{''.join(word[0] for word in flag.split('-'))}", f"--{flag}")
+        self.add_argument("--experimental-rerun")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print and exit with."""
+        raise UserError(message)
+
+
+def check(argv: list[str]) -> list[str]:
     """Check a command line of ``train.py``; print ``--help`` and exit where it is asked for.
+
+    Returns:
+        The command line as Hydra takes it: flags first, ``++`` before a key that exists but has no value yet.
 
     Raises:
         UserError: naming every unknown option, unknown key and value out of range, with what is allowed.
     """
-    arguments = get_args_parser().parse_args(argv)
-    if arguments.hydra_help or arguments.shell_completion or arguments.info:
-        return  # Hydra answers these
-    multirun = arguments.multirun or "hydra.mode=MULTIRUN" in argv
-    path = (
-        [f"hydra.searchpath=[file://{Path(arguments.config_dir).resolve()}]"] if arguments.config_dir else []
-    )
+    flags, given = _Flags().parse_known_args(argv)
+    if flags.hydra_help or flags.shell_completion or flags.info or flags.version:
+        return argv  # Hydra answers these
+    if flags.config_path or flags.config_name:
+        raise UserError("the configurations are in conf/; --config-dir FOLDER adds a folder of yours")
+    if flags.config_dir and not Path(flags.config_dir).is_dir():
+        raise UserError(f"--config-dir {flags.config_dir}: there is no such folder")
+    folders = [Path(folder).resolve() for folder in (flags.config_dir,) if folder]
+    path = [f"hydra.searchpath=[file://{folder}]" for folder in folders]
+    words = [word for word in given if word.partition("=")[0] == "help"]
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             _replace_options_of_plugins()
-            loader = GlobalHydra.instance().config_loader()
-            overrides = OverridesParser.create(loader).parse_overrides(arguments.overrides)
-            wrong = _check_overrides(overrides, loader, multirun, path)
-            if wrong:
-                raise UserError("\n       ".join(dict.fromkeys(wrong)))
-            if arguments.help:
-                print(_help(compose("train", path), loader))
+            overrides = _parse([word for word in given if word not in words])
+            if flags.help or words:
+                groups = [word.partition("=")[2] for word in words if "=" in word]
+                composed = _compose_and_check(overrides, path)
+                print(help_text(composed, groups, is_full="--help" in argv))
                 raise SystemExit(0)
+            given_to_hydra = _check(overrides, path, flags.multirun or "hydra.mode=MULTIRUN" in given)
     except (HydraException, OmegaConfBaseException) as mistake:
-        raise UserError(str(mistake)) from mistake
+        raise UserError(" ".join(str(mistake).partition("\nSee ")[0].split())) from mistake
+    return [*(argument for argument in argv if argument not in given), *given_to_hydra]
 
 
 def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
@@ -69,10 +101,11 @@ def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> Dic
     """
     if flags := [word for word in overrides if word.startswith("-")]:
         raise UserError(f"{' '.join(flags)}: only group=option and knob=value are taken here")
-    check([*overrides, *(["--config-dir", str(config_dir)] if config_dir else [])])
+    folder = ["--config-dir", str(config_dir)] if config_dir else []
+    taken = check([*folder, *overrides])[len(folder) :]
     path = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return compose("train", [*path, *overrides], return_hydra_config=True)
+        return compose("train", [*path, *taken], return_hydra_config=True)
 
 
 def _replace_options_of_plugins() -> None:
@@ -82,66 +115,150 @@ def _replace_options_of_plugins() -> None:
         groups[path.parent.name].pop(path.name, None)
 
 
-def _check_overrides(
-    overrides: list[Override], loader: ConfigLoader, multirun: bool, path: list[str]
-) -> list[str]:
-    """Every mistake in ``overrides``, one line each."""
-    wrong = [line for override in overrides if (line := _missing_plugin(override))]
-    if wrong:
-        return wrong
-    if any(override.key_or_group == "resume" for override in overrides):
-        wrong += [
-            f"{override.input_line}: resume= takes everything from the run's folder; leave this out"
-            for override in overrides
-            if override.key_or_group != "resume"
-        ]
-        wrong += ["resume= continues one run: leave -m out"] if multirun else []
-    if not multirun:
-        of_sweep = [override for override in overrides if override.key_or_group.startswith("sweep.")]
-        wrong += [f"{override.input_line}: is about a sweep: add -m" for override in of_sweep]
-    groups: list[tuple[str, list[Any]]] = []
-    values: list[tuple[Override, list[Any]]] = []
+def _parse(given: Sequence[str]) -> list[Override]:
+    """The overrides of a command line.
+
+    Raises:
+        UserError: for anything that is none.
+    """
+    names = [*COMPONENTS, "experiment", *KNOBS]
+    for word, after in pairwise([*given, ""]):
+        key, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-"):
+            meant = nearest(key, names, f"={value or after}")
+            raise UserError(f"{word}: there is no such flag; a key is set with key=value.{meant}")
+        if not equals and not word.startswith("~"):
+            raise UserError(f"{word}: expected key=value.{nearest(word, names, '=…')} -h says more")
+    return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(given))
+
+
+def _check(overrides: list[Override], path: list[str], multirun: bool) -> list[str]:
+    """Check overrides and the configurations that they compose; returns the overrides as Hydra takes them."""
+    _raise([line for override in overrides if (line := _missing_plugin(override))])
+    _raise(list(_problems_of_mode(overrides, multirun)))
+    composed = _compose_and_check(overrides, path)
+    params, cases = composed.hydra.sweeper.get("params") or {}, composed.sweep.cases
+    experiment = next(
+        (_line(override) for override in overrides if override.key_or_group == "experiment"), ""
+    )
+    if (params or cases) and not multirun:
+        raise UserError(f"{experiment} is a sweep: add -m")
+    if (params or cases) and "," in experiment:
+        raise UserError(f"{experiment}: each is a sweep of its own; start one after the other")
+    given = [*map(_line, overrides)]
+    for expanded in override_lists(params, cases, given) if params or cases else []:
+        _compose_and_check(_parse(expanded), path)
+    new = known_knobs(composed).keys() - files_of_keys(composed).keys()
+    return [
+        f"++{line}" if o.key_or_group in new and not line.startswith("+") else line
+        for o, line in zip(overrides, given, strict=True)
+    ]
+
+
+def _problems_of_mode(overrides: list[Override], multirun: bool) -> Iterator[str]:
+    """What only a single run, only a sweep or only a new run can be given."""
+    keys = [override.key_or_group for override in overrides]
+    for key, override in zip(keys, overrides, strict=True):
+        if "resume" in keys and key != "resume":
+            yield f"{_line(override)}: resume= takes everything from the run's folder; leave this out"
+        if multirun and key == "resume":
+            yield "resume= continues one run: leave -m out"
+        if multirun and key == "name":
+            yield f"{_line(override)}: names a single run; sweep.name= names a sweep"
+        if not multirun and key.startswith("sweep."):
+            yield f"{_line(override)}: is about a sweep: add -m"
+        elif not multirun and override.is_sweep_override():
+            yield f"{_line(override)}: several values are a sweep: add -m"
+
+
+def _compose_and_check(overrides: list[Override], path: list[str]) -> DictConfig:
+    """Compose with the first value of each override and check the whole; with groups, for each option."""
+    loader = GlobalHydra.instance().config_loader()
+    base = [*path, *(_line(o) for o in overrides if o.key_or_group.startswith("hydra."))]
+    groups, values, deleted, wrong = list[list[str]](), list[Override](), list[Override](), list[str]()
     for override in overrides:
         key = override.key_or_group
-        if key.startswith("hydra."):
-            continue  # Hydra's own keys are checked by Hydra
-        if override.is_sweep_override() and not multirun:
-            wrong.append(f"{override.input_line}: several values are a sweep: add -m")
-            continue
-        options = loader.get_group_options(key, config_name="train", overrides=path)
-        chosen = _values(override)
-        named = [name for value in chosen for name in (value if isinstance(value, list) else [value])]
-        if options and not override.is_delete() and all(v is None or isinstance(v, str) for v in named):
-            wrong += [
-                f"{key}={value}: no such option.{nearest(str(value), options)} Options: {', '.join(options)}"
-                for value in named
-                if value not in options
-            ]
-            if key != "metrics" and any(isinstance(value, list) for value in chosen):
-                wrong.append(f"{override.input_line}: takes one option; several are a sweep: -m {key}=a,b")
-            groups.append((key, chosen))
-        else:
-            values.append((override, chosen))
+        options = [] if "." in key else loader.get_group_options(key, config_name="train", overrides=base)
+        if override.is_delete():
+            deleted.append(override)
+        elif options and not any(isinstance(value, dict) for value in _values(override)):
+            groups.append(_texts(override))
+            if key != "metrics" and any(isinstance(value, list) for value in _values(override)):
+                wrong.append(f"{_line(override)}: takes one option; several are a sweep: -m {key}=a,b")
+            for value in (o for v in _values(override) for o in (v if isinstance(v, list) else [v])):
+                if value not in options:
+                    meant = nearest(str(value), options)
+                    wrong.append(f"{key}={text(value)}: no such option.{meant} Options: {', '.join(options)}")
+        elif not key.startswith("hydra."):
+            values.append(override)
+    _raise(wrong)
+    first = [f"++{texts[0]}" for override in values if (texts := _texts(override))]
+    for number in range(max(map(len, groups), default=1)):
+        chosen = [texts[number % len(texts)] for texts in groups]
+        composed = compose("train", [*base, *chosen, *first], return_hydra_config=True)
+        _raise(list(_problems(composed, values, deleted)))
+    return composed
+
+
+def _problems(composed: DictConfig, values: list[Override], deleted: list[Override]) -> Iterator[str]:
+    """What is wrong with a composed configuration and with the other values that it is to be given."""
+    known, files = known_knobs(composed), files_of_keys(composed)
+    given = {override.key_or_group: _line(override) for override in values}
+    for key, line in faults(composed, is_composed=True):
+        cause = next((said for name, said in given.items() if key == name or key.startswith(f"{name}.")), "")
+        if cause and line == unknown(key, known):
+            suffix = f"={cause.partition('=')[2]}"
+            line = cause + unknown(key, [*known, "experiment"], suffix).removeprefix(key)
+        elif not cause and (file := _culprit(key, line, files)):
+            line = f"{file}: {line}"
+            if key.startswith("experiment."):
+                line += " Its first line must be: # @package _global_"
+        group, _, name = key.partition(".")
+        if "expected null" in line and (CONFIG_DIR / group / f"{name}.yaml").is_file():
+            line += f" {group}={name} switches it on"
+        yield line
+    for override in values:
+        knob = known.get(override.key_or_group)
+        wrong = (knob.problem(override.key_or_group, v) for v in _values(override)[1:]) if knob else ()
+        yield from filter(None, wrong)
+    for override in deleted:
+        key = override.key_or_group
+        if not any(f"{there}.".startswith(f"{key}.") for there in flatten(composed)):
+            yield f"{_line(override)}: no such key.{nearest(key, known)}"
+        elif not can_be_left_out(key, composed):
+            yield f"{_line(override)}: a run needs it"
+
+
+def _culprit(key: str, line: str, files: dict[str, Path]) -> Path | None:
+    """The file that sets a key, or where something is missing, the one of the user's that should."""
+    if " is missing" not in line and key in files:
+        return files[key]
+    own = {name: file for name, file in files.items() if not file.is_relative_to(CONFIG_DIR)}
+    return own.get(key.partition(".")[0]) or next(iter(own.values()), None)
+
+
+def _raise(wrong: Sequence[str]) -> None:
     if wrong:
-        return wrong
-    # which keys exist depends on the options chosen: look at each combination that the sweep will meet
-    for combination in itertools.product(*(chosen for _, chosen in groups)):
-        chosen_groups = [
-            f"{key}={_text(option)}" for (key, _), option in zip(groups, combination, strict=True)
-        ]
-        known = flatten(compose("train", [*path, *chosen_groups]))
-        for override, given in values:
-            wrong += _check_value(override, given, known)
-        if not wrong:
-            first = [line for override, _ in values if (line := _first(override))]
-            composed = compose("train", [*path, *chosen_groups, *first], return_hydra_config=True)
-            if not multirun and (composed.sweep.cases or composed.hydra.sweeper.get("params")):
-                experiment = composed.hydra.runtime.choices.experiment
-                wrong.append(f"experiment={experiment} is a sweep: add -m")
-            wrong += problems(
-                OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-            )
-    return wrong
+        raise UserError("\n       ".join(dict.fromkeys(wrong)))
+
+
+def _line(override: Override) -> str:
+    return override.input_line or ""
+
+
+def _values(override: Override) -> list[Any]:
+    """The values that an override gives, several for a sweep; an empty list where a sampler draws them."""
+    if override.is_discrete_sweep():
+        return [getattr(value, "text", value) for value in override.sweep_iterator()]
+    return [] if override.is_sweep_override() or override.is_delete() else [override.value()]
+
+
+def _texts(override: Override) -> list[str]:
+    """``key=value`` for each of the values."""
+    key = override.get_key_element().lstrip("+")
+    if override.is_discrete_sweep():
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    return [] if override.is_sweep_override() else [_line(override).lstrip("+")]
 
 
 def _missing_plugin(override: Override) -> str:
@@ -154,83 +271,6 @@ def _missing_plugin(override: Override) -> str:
     extra = "hpo" if override.key_or_group == "hydra/sweeper" else "cluster"
     is_there = find_spec(package) is not None
     return "" if is_there else f"{override.input_line} is not installed: pip install -e '.[{extra}]'"
-
-
-def _values(override: Override) -> list[Any]:
-    """The values that an override gives, several for a sweep; an empty list where a sampler draws them."""
-    if override.is_discrete_sweep():
-        return list(override.sweep_iterator())
-    return [] if override.is_sweep_override() else [override.value()]
-
-
-def _first(override: Override) -> str:
-    """The override with the first of its values, as Hydra reads it; empty where a sampler draws them."""
-    if not override.is_sweep_override():
-        return override.input_line or ""
-    if override.is_discrete_sweep():
-        return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
-    return ""
-
-
-def _text(value: Any) -> str:
-    """A value as one would type it on the command line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value).replace(", ", ",")
-
-
-def _check_value(override: Override, given: Iterable[Any], known: dict[str, Any]) -> list[str]:
-    key = override.key_or_group
-    is_node = any(name.startswith(f"{key}.") for name in known)
-    if key not in known and not is_node and not _belongs_to_open_node(key, known):
-        group = key.partition(".")[0]
-        if key in KNOBS:
-            inside = ", ".join(name for name in known if name.startswith(f"{group}."))
-            return [f"{override.input_line}: the chosen {group} has no such key. It has: {inside}."]
-        help_lists = f"{invocation('train')} --help lists all."
-        return [f"{override.input_line}: no such key.{nearest(key, known)} {help_lists}"]
-    if override.is_delete():
-        return []
-    wrong = []
-    for value in given:
-        if isinstance(value, dict):
-            wrong += [line for k, v in flatten(value, f"{key}.").items() if (line := problem(k, v))]
-        elif is_node and value is not None:
-            wrong.append(f"{override.input_line}: {key} is a group of keys, not a value")
-        elif not (isinstance(value, str) and "${" in value):
-            line = problem(key, getattr(value, "text", value), known.get(key))
-            wrong += [line] if line else []
-    return wrong
-
-
-def _belongs_to_open_node(key: str, known: dict[str, Any]) -> bool:
-    """A new entry of ``callbacks`` or ``logger``, but not a new key in an entry that is there."""
-    node, _, rest = key.partition(".")
-    entry = f"{node}.{rest.partition('.')[0]}"
-    return node in OPEN_NODES and not any(name == entry or name.startswith(f"{entry}.") for name in known)
-
-
-def _help(config: DictConfig, loader: ConfigLoader) -> str:
-    """The text of ``--help``: groups with their options, knobs with value, range and meaning."""
-    now = flatten(config)
-    train = invocation("train")
-    lines = [f"{train} [-m] [group=option ...] [knob=value ...]", "", "Groups"]
-    for group in GROUPS:
-        lines.append(f"  {group:<12}{' | '.join(loader.get_group_options(group))}")
-    lines += ["", "Knobs, with the value of the default run; - = only with another option of its group"]
-    for key, knob in KNOBS.items():
-        value = _text(now[key]) if key in now else "-"
-        lines += [f"  {key + '=' + value:<46}{knob.allowed}", f"      {knob.meaning}"]
-    lines += [
-        "",
-        "Examples",
-        f"  {train} model=enhanced data=cifar10",
-        f"  {train} model=enhanced optimizer=sgd scheduler=step loss.label_smoothing=0",
-        f"  {train} -m model.dropout=0,0.3,0.5 seed=0,1,2",
-        f"  {train} resume=outputs/NAME",
-        "--cfg job prints the composed configuration, --hydra-help Hydra's own options.",
-    ]
-    return "\n".join(lines)
 
 
 def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str, Any]:

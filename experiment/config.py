@@ -2,17 +2,25 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiment.metrics import row
+from experiment.schema import flatten, plain_values
+
+# ${direction:val_loss}, for searches: which way is better
+OmegaConf.register_new_resolver(
+    "direction", lambda metric: "minimize" if row(metric).sign < 0 else "maximize", replace=True
+)
+
 
 def run_config(composed: DictConfig) -> DictConfig:
     """What of a composed configuration is the run's: all but the sweep around it, its paths absolute."""
-    keys = [str(key) for key in composed if key not in ("sweep", "hydra")]
-    config = OmegaConf.masked_copy(composed, keys)
-    OmegaConf.resolve(config)
+    config = OmegaConf.create(plain_values(composed, without=("sweep", "hydra")))
     for key in ("root", "cache"):
         if config.data.get(key) is not None:
             config.data[key] = str(Path(config.data[key]).expanduser().absolute())
@@ -38,3 +46,52 @@ def digest(config: DictConfig) -> str:
         del plain["data"]["root"]
     plain = json.loads(json.dumps(plain), parse_int=float)  # 0 and 0.0 mean the same
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def override_lists(
+    params: Mapping[str, Any], cases: Sequence[str] | None, given: Sequence[str]
+) -> list[list[str]]:
+    """The overrides of a sweep, one list a case, each still with all its swept values.
+
+    Args:
+        params: swept keys of a named experiment with their values; ``given`` ones replace them.
+        cases: overrides that go together, each with all swept; None for no such.
+        given: those of the command line, which win.
+    """
+    return [
+        [*(f"{key}={value}" for key, value in params.items()), *case.split(), *given]
+        for case in cases or [""]
+    ]
+
+
+def options(composed: DictConfig, group: str) -> list[str]:
+    """The options of a group, in ``conf/`` and folders of the user's."""
+    sources = composed.hydra.runtime.config_sources
+    folders = [Path(source.path, group) for source in sources if source.schema == "file"]
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+
+
+def option_file(composed: DictConfig, group: str, option: str) -> Path | None:
+    """The YAML file of a group's option, in ``conf/`` or a folder of the user's."""
+    sources = composed.hydra.runtime.config_sources
+    paths = (Path(source.path, group, f"{option}.yaml") for source in sources if source.schema == "file")
+    return next(filter(Path.is_file, paths), None)
+
+
+def files_of_keys(composed: DictConfig) -> dict[str, Path]:
+    """Dotted key → the file of the chosen options that sets it; group → the file of its option."""
+    files: dict[str, Path] = {}
+    chosen = {"": "train", **choices(composed.hydra)}
+    for group in sorted(chosen, key=lambda group: (group != "experiment", not group)):  # who wins is first
+        options = [chosen[group]] if isinstance(chosen[group], str) else list(chosen[group])
+        while options:
+            file = option_file(composed, group, options.pop(0))
+            if file is None:
+                continue
+            content: Any = OmegaConf.to_container(OmegaConf.load(file))
+            defaults = [item for item in content.pop("defaults", []) if isinstance(item, str)]
+            options += [item for item in defaults if item != "_self_"]
+            is_global = not group or re.match(r"\s*#\s*@package _global_", file.read_text())
+            for key in (group, *flatten(content, "" if is_global else f"{group}.")):
+                files.setdefault(key, file)
+    return files

@@ -14,6 +14,9 @@ from typing import NoReturn
 
 from experiment.errors import UserError
 
+TRUSTED_PACKAGES = "TRUSTED_PACKAGES"
+"""Environment variable: packages of the user's own that configurations may name, separated by commas."""
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     "torch": "torch",
@@ -30,8 +33,14 @@ PACKAGES = {
     "threadpoolctl": "threadpoolctl",
     "scipy": "scipy",
     "markdown": "markdown",
+    "filelock": "filelock",
 }
 """What has to be there: the name in an ``import`` → the name that pip knows."""
+
+
+def trusted_packages() -> list[str]:
+    """The packages of the user's own that configurations may name, see :data:`TRUSTED_PACKAGES`."""
+    return [name for name in os.environ.get(TRUSTED_PACKAGES, "").replace(" ", "").split(",") if name]
 
 
 def require_packages() -> None:
@@ -79,6 +88,8 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def command() -> None:
         try:
+            if trusted_packages():
+                sys.path.append(str(Path.cwd()))  # where it often lies; last, so that it hides nothing
             main()
         except UserError as error:
             stop(error)

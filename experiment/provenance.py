@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from experiment.entry_point import trusted_packages
+
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 """Whose versions a run notes."""
 
@@ -21,6 +23,7 @@ def environment() -> dict[str, Any]:
         "command": command(),
         "git": git_state(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
+        "trusted_packages": trusted_packages(),
         "python": platform.python_version(),
         "hardware": hardware(),
     }

@@ -83,17 +83,19 @@ def shown(results: Mapping[str, Any], name: str) -> str:
     return results.get("not_finite", {}).get(name, "–") if value is None else metric_row(name).short(value)
 
 
-def headline(results: Mapping[str, Any]) -> str:
-    """The key of the metric that speaks for a run: the first that it chose, else its loss.
+def metric_keys(results: Mapping[str, Any]) -> list[str]:
+    """Keys of the metrics that a run chose; one of before there was a choice has accuracy."""
+    return list(results.get("metrics", ["acc"]))
 
-    A run of before there was a choice has accuracy.
-    """
-    return next(iter(results.get("metrics", ["acc"])), "loss")
+
+def headline(results: Mapping[str, Any]) -> str:
+    """The key of the metric that speaks for a run: the first that it chose, else its loss."""
+    return next(iter(metric_keys(results)), "loss")
 
 
 def table(results: Mapping[str, Any], folder: Path) -> str:
     """The content of ``results.json`` for a person, with the paths of the run ``folder`` and its pictures."""
-    keys = [*results.get("metrics", ["acc"]), "loss"]
+    keys = [*metric_keys(results), "loss"]
     lines = {"status": results["status"]}
     lines |= {metric_row(f"test_{key}").words: shown(results, f"test_{key}") for key in keys}
     if any(results.get(f"val_{key}") is not None for key in keys):

@@ -10,30 +10,69 @@
 ``figures/``        PNG pictures
 ``run.log``         what was printed, and the traceback of a failure
 ==================  ==================================================================================
+
+What becomes of a run in each state (:data:`STATES`) at each event:
+
+===========  ====================  ============  =======  ===========  ===========  ======  ========
+state        started again         cannot begin  begins   signal       loss is NaN  error   done
+===========  ====================  ============  =======  ===========  ===========  ======  ========
+pending      begins                failed        running
+running      is left alone                                interrupted  diverged     failed  finished
+killed       continues, or begins  killed        running
+interrupted  continues, or begins  interrupted   running
+failed       continues, or begins  failed        running
+diverged     begins                diverged      running
+finished     is left alone         finished      running
+===========  ====================  ============  =======  ===========  ===========  ======  ========
+
+*Killed* is a run that says it is running while nobody trains it. Whatever has a checkpoint continues from
+it, unless the loss itself was at fault. What begins anew keeps its finished epochs in ``.old/`` beside the
+folder. A new run that cannot begin leaves no folder, unless it is a job of a sweep. A finished run begins
+again only to be extended. All this is decided by the process that holds the folder's lock; no other writes.
 """
 
 import csv
-import fcntl
 import hashlib
 import itertools
 import json
 import logging
 import os
 import shutil
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from experiment.errors import UserError
-from experiment.provenance import environment, git_state, now
+from experiment.provenance import environment, now
 from experiment.results import json_numbers, summary
 from experiment.schema import problems
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of ``provenance.json`` and ``results.json``; raised when a key changes its meaning."""
+
+State = Literal["pending", "running", "killed", "interrupted", "failed", "diverged", "finished"]
+STATES: tuple[State, ...] = get_args(State)
+
+
+def at_start(state: State, has_checkpoint: bool) -> Literal["begin", "continue", "leave"]:
+    """What a start does with a run in ``state``."""
+    if state in ("running", "finished"):
+        return "leave"
+    return "continue" if has_checkpoint and state not in ("pending", "diverged") else "begin"
+
+
+class Busy(UserError):
+    """Another process owns the folder."""
+
+
+LOCK = ".lock"
+"""Held by the process that owns the folder; the file stays where it is whatever becomes of the run."""
 
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 FOLDER_VARIABLE = "EXPERIMENT_RUN_FOLDER"
@@ -45,10 +84,19 @@ class Run:
 
     Args:
         folder: an existing run folder; :meth:`create` and :meth:`open` are the ways to get one.
+
+    Attributes:
+        is_new: whether this process made the folder, so that it goes again if the run cannot begin.
+        is_job: whether the run is a job of a sweep, which notes why it could not begin.
+        has_begun: whether this process has begun to train it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.is_new = False
+        self.is_job = False
+        self.has_begun = False
+        self._is_owner = False
         self.is_writer = not any(os.environ.get(variable, "0") != "0" for variable in RANK_VARIABLES)
 
     @classmethod
@@ -74,17 +122,32 @@ class Run:
             except FileExistsError:
                 continue
         run = cls(folder)
-        run.lay_out(config, choices or {})
+        run.is_new = True
+        run.write_pending(config, choices or {})
         return run
 
-    def lay_out(self, config: DictConfig, choices: Mapping[str, str | None]) -> None:
-        """Make the folder that of a run still to begin; of an earlier one only its log stays."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.iterdir():
+    def clear(self) -> Path | None:
+        """Make room for a run that begins anew; only the log of an earlier attempt stays.
+
+        Returns:
+            Where an earlier attempt was moved to that had finished epochs or left results of finished ones.
+        """
+        entries = [path for path in self.folder.iterdir() if path.name != LOCK]
+        if self.metrics or self.status == "finished":
+            aside = self.folder.parent / ".old" / f"{self.folder.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+            aside.mkdir(parents=True)
+            for path in entries:
+                path.rename(aside / path.name)
+            return aside
+        for path in entries:
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name not in ("run.log", ".lock"):
+            elif path.name != "run.log":
                 path.unlink()
+        return None
+
+    def write_pending(self, config: DictConfig, choices: Mapping[str, str | None]) -> None:
+        """Make the folder that of a run still to begin."""
         (self.folder / "checkpoints").mkdir()
         self.configure(config)
         self.write_json(
@@ -96,18 +159,43 @@ class Run:
         """Write ``config.yaml``."""
         write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
-    def begin(self) -> None:
-        """Note what trains the run, where and when, or that it goes on, perhaps elsewhere."""
-        if self.provenance.get("start") and (self.folder / "checkpoints" / "last.ckpt").exists():
-            resumed = {"at": now(), "git": git_state()}
-            self.record(status="running", resumed=[*self.provenance.get("resumed", []), resumed])
+    def reopen(self, config: DictConfig) -> None:
+        """Make a run that is to go on ready for it: its data may have moved since."""
+        self.configure(config)
+        if "refused" in self.provenance:
+            self.write_json(
+                "provenance.json", {key: v for key, v in self.provenance.items() if key != "refused"}
+            )
+
+    def begin(self, **facts: Any) -> None:
+        """Note what trains the run, where and when, or that it goes on, perhaps elsewhere.
+
+        Args:
+            **facts: what is known of this attempt beyond :func:`environment`.
+        """
+        self.has_begun = True
+        if not self.is_writer:
             return
-        self.record(
-            status="running",
-            **environment(),
-            seed=self.config.seed,
-            start=now(),
-        )
+        known = {key: value for key, value in self.provenance.items() if key not in ("refused", "end")}
+        if known.get("start"):
+            known["resumed"] = [*known.get("resumed", []), {"at": now(), **environment(), **facts}]
+        else:
+            known |= {**environment(), **facts, "seed": self.config.seed, "start": now()}
+        self.write_json("provenance.json", known | {"status": "running"})
+
+    def withdraw(self, failure: BaseException) -> None:
+        """Note why a job of a sweep could not begin: it has failed only if it has nothing to go on from.
+
+        Any other run stays as it was.
+        """
+        if not (self.is_writer and self.is_job):
+            return
+        self.log_traceback(failure)
+        state = self.state
+        if state == "pending":
+            self.finish("failed", error=describe(failure))
+        elif state != "finished":
+            self.record(refused={"at": now(), "error": describe(failure)})
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -182,59 +270,135 @@ class Run:
         return status
 
     @property
+    def state(self) -> State:
+        """As :attr:`status`, but ``killed`` where nobody trains what is said to run, and ``diverged``."""
+        if not (self.folder / "provenance.json").exists():
+            return "pending"
+        status = self.status
+        if status == "running":
+            return "running" if self.is_busy else "killed"
+        if status == "failed":
+            results = self.results  # without the key: written by version 0.1.0
+            diverged = results.get("diverged", "the loss became" in results.get("error", ""))
+            return "diverged" if diverged else "failed"
+        return cast(State, status)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.folder / "checkpoints" / "last.ckpt").exists()
+
+    def check_resumable(self) -> None:
+        """See that there is something to go on from.
+
+        Raises:
+            UserError: if the run would meet the same end again, or has no checkpoint.
+        """
+        state = self.state
+        if at_start(state, self.has_checkpoint) != "begin":
+            return
+        if state == "diverged":
+            error = self.results.get("error", "").partition(": ")[2]
+            raise UserError(
+                f"{self.folder} cannot be resumed, it would meet this again: {error}. Start a new run instead"
+            )
+        if self.metrics:
+            raise UserError(
+                f"{self.folder} has no checkpoint to go on from: checkpoints/last.ckpt is not there"
+            )
+
+    @property
     def is_busy(self) -> bool:
-        """Whether a process is training the run right now."""
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        """Whether a process trains the run right now; nothing is written to find out."""
+        path = self.folder / LOCK
+        if self._is_owner:
+            return self.has_begun
+        if not path.exists() or not os.access(path, os.W_OK):
+            return False
+        try:
+            with FileLock(path, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the folder; the system lets go of it however this process ends.
+
+        Raises:
+            Busy: if another process owns it.
+            UserError: if nothing can be written there.
+        """
+        if not os.access(self.folder, os.W_OK):
+            raise UserError(
+                f"{self.folder} cannot be written to: check its permissions, or copy it elsewhere"
+            )
+        lock = FileLock(self.folder / LOCK, timeout=1)  # others look for an instant, see is_busy
+        try:
+            lock.acquire()
+        except Timeout as taken:
+            raise Busy(f"{self.folder} is being trained by another process: let it end") from taken
+        self._is_owner, self.has_begun = True, False
+        try:
+            yield
+        finally:
+            self._is_owner = False
+            lock.release()
 
     @contextmanager
     def session(self) -> Iterator[None]:
         """Own the folder, copy the log to ``run.log`` and name the folder to the processes started meanwhile.
 
         Raises:
-            UserError: if another process owns the folder.
+            Busy: if another process owns the folder.
         """
         if not self.is_writer:
             yield
             return
-        with (self.folder / ".lock").open("w") as lock:  # the system lets go of it however this process ends
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as taken:
-                raise UserError(f"{self.folder} is being trained by another process: let it end") from taken
-            self.begin()
-            os.environ[FOLDER_VARIABLE] = str(self.folder)
-            handler = logging.FileHandler(self.folder / "run.log")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            logging.getLogger().addHandler(handler)
-            try:
-                yield
-            finally:
-                logging.getLogger().removeHandler(handler)
-                handler.close()
-                del os.environ[FOLDER_VARIABLE]
+        try:
+            with self.locked(), self._logged():
+                os.environ[FOLDER_VARIABLE] = str(self.folder)
+                try:
+                    yield
+                finally:
+                    del os.environ[FOLDER_VARIABLE]
+        except Busy:
+            raise
+        except BaseException:
+            if self.is_new and not self.has_begun:
+                shutil.rmtree(self.folder)  # or it would be offered as a run later
+            raise
+
+    @contextmanager
+    def _logged(self) -> Iterator[None]:
+        handler = logging.FileHandler(self.folder / "run.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+    def log_traceback(self, failure: BaseException) -> None:
+        """Add the traceback of ``failure`` to ``run.log``."""
+        if self.is_writer:
+            with (self.folder / "run.log").open("a") as log:
+                log.write("".join(traceback.format_exception(failure)))
 
     def record(self, **facts: Any) -> None:
         """Add ``facts`` to ``provenance.json``."""
         self.write_json("provenance.json", self.provenance | facts)
 
-    def finish(self, status: str, traceback: str = "", **measured: Any) -> None:
+    def finish(self, status: str, **measured: Any) -> None:
         """Write ``results.json`` and close the provenance.
 
         Args:
             status: ``finished``, ``interrupted`` or ``failed``.
-            traceback: of a failure, for ``run.log``.
             **measured: what is known beyond ``metrics.csv``.
         """
         if not self.is_writer:
             return
-        if traceback:
-            with (self.folder / "run.log").open("a") as file:
-                file.write(traceback)
         results = {"format_version": FORMAT_VERSION, "status": status, **self.summary, **measured}
         self.write_json("results.json", results)
         self.record(status=status, end=now())
@@ -254,6 +418,12 @@ class Run:
         except json.JSONDecodeError as damage:
             raise UserError(f"{path} is damaged: {damage}") from damage
         return content
+
+
+def describe(failure: BaseException) -> str:
+    """The kind and the message of an exception."""
+    kind = UserError if isinstance(failure, UserError) else type(failure)
+    return f"{kind.__name__}: {failure}"
 
 
 def sha256(path: Path) -> str:

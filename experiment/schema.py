@@ -1,24 +1,40 @@
-"""Every knob of a run: its type, its range and its meaning; and what is wrong with a configuration.
+"""What a configuration may hold, and what is wrong with one.
 
-This table is the only place where a knob is declared. ``conf/`` gives the values, ``--help`` prints both,
-and :func:`problems` holds a composed configuration against the table before torch is imported.
+A component (a model, a loss, a callback, …) declares its own knobs by the signature of the function or class
+that its ``_target_`` names; :data:`KNOBS` holds those that belong to none. ``conf/`` gives the values,
+``--help`` prints both, and :func:`faults` holds a whole configuration against them before torch is imported.
 """
 
 import ast
-import difflib
-import math
-import os
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PureWindowsPath
+from functools import cache
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from experiment import metrics
+from experiment.entry_point import ROOT, TRUSTED_PACKAGES, invocation, trusted_packages
 from experiment.errors import UserError
-from experiment.signature import Definition, ancestors, definition, qualified
+from experiment.knob import Knob as Knob
+from experiment.knob import nearest as nearest
+from experiment.knob import text
+from experiment.signature import (
+    Definition,
+    Signature,
+    ancestors,
+    decorated,
+    definition,
+    described,
+    qualified,
+    signature,
+)
+
+# an installed package holds conf/, in a checkout it lies beside experiment/
+CONFIG_DIR = next(path for path in (ROOT / "experiment" / "conf", ROOT / "conf") if path.is_dir())
 
 CLASSES = {
     "torch.nn": "torch.nn.Module",
@@ -32,81 +48,33 @@ CLASSES = {
 FUNCTIONS = ("lightning_modules.networks", "lightning_modules.schedule")
 """Modules of this project whose functions a ``_target_`` may name."""
 
-OPEN_NODES = ("callbacks", "logger")
-"""Dictionaries to which a command line may add entries of its own."""
-
 
 @dataclass(frozen=True)
-class Knob:
-    """One value that a user can set.
+class Component:
+    """A node of the configuration from which one object is built, or with ``has_entries`` one of each entry.
 
     Args:
-        kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"``, ``"path"`` (not empty), ``"name"`` (of a
-            folder), ``"list[int]"`` or ``"list[float]"``.
-        meaning: one line for ``--help``.
-        interval: the allowed numbers as a mathematician writes them, such as ``"[0, 1)"``.
-        choices: the allowed strings; empty for any.
-        optional: whether ``null`` is allowed.
+        given: number of leading arguments that the project gives.
+        named: arguments that it gives by name.
+        has_entries: whether the node is a dictionary of components or nulls.
     """
 
-    kind: str
-    meaning: str
-    interval: str = "(-inf, inf)"
-    choices: tuple[str, ...] = ()
-    optional: bool = False
-
-    @property
-    def allowed(self) -> str:
-        """What may be given, in words: ``a float in [0, 1)``."""
-        if self.kind == "name":
-            return "a folder's name without '/', at most 200 bytes" + " or null" * self.optional
-        if self.choices:
-            words = " | ".join(self.choices)
-        elif self.interval != "(-inf, inf)":
-            words = f"{self.kind} in {self.interval}"
-        else:
-            words = self.kind
-        return f"{words} or null" if self.optional else words
-
-    def accepts(self, value: Any) -> bool:
-        """Whether ``value`` has the type and lies in the range."""
-        if value is None:
-            return self.optional
-        if self.kind.startswith("list["):
-            element = Knob(self.kind[5:-1], self.meaning, self.interval)
-            return isinstance(value, list) and bool(value) and all(element.accepts(item) for item in value)
-        if self.kind == "bool":
-            return isinstance(value, bool)
-        if self.kind in ("path", "name"):
-            return isinstance(value, str) and (
-                _is_name(value) if self.kind == "name" else bool(value.strip())
-            )
-        if self.kind == "str":
-            return isinstance(value, str) and (not self.choices or value in self.choices)
-        numbers = (int,) if self.kind == "int" else (int, float)
-        return isinstance(value, numbers) and not isinstance(value, bool) and self._contains(value)
-
-    def _contains(self, number: float) -> bool:
-        low, high = (float(bound) for bound in self.interval[1:-1].split(","))
-        above = low <= number if self.interval[0] == "[" else low < number
-        below = number <= high if self.interval[-1] == "]" else number < high
-        return above and below and not math.isnan(number)
+    given: int = 0
+    named: tuple[str, ...] = ()
+    has_entries: bool = False
 
 
-def _is_name(text: str) -> bool:
-    """Whether ``text`` names a folder inside another one: no path, and short enough for what is appended."""
-    is_plain = text.isprintable() and text.strip() == text and not set(text) & set("/\\\0")
-    return is_plain and text not in ("", ".", "..") and len(text.encode(errors="replace")) <= 200
-
-
-def _leaves_run_folder(value: object) -> bool:
-    """Whether a value of a callback or logger names a place other than one in the run folder."""
-    if isinstance(value, Mapping | list):
-        return any(map(_leaves_run_folder, value.values() if isinstance(value, Mapping) else value))
-    if not isinstance(value, str):
-        return False
-    path = PureWindowsPath(value)  # takes / and \ for separators
-    return bool(path.anchor or ".." in path.parts or re.match(r"~|\w+:", value))
+COMPONENTS = {
+    "model": Component(given=3),
+    "data": Component(named=("seed",)),
+    "optimizer": Component(given=1),
+    "scheduler": Component(given=2),
+    "loss": Component(),
+    "metrics": Component(given=2, has_entries=True),
+    "callbacks": Component(has_entries=True),
+    "logger": Component(named=("save_dir", "purge_step"), has_entries=True),
+}
+NESTED = Component()
 
 
 def _positive(kind: str, meaning: str, **options: Any) -> Knob:
@@ -128,6 +96,14 @@ KNOBS: dict[str, Knob] = {
         "overrides that go together ('model=mnist data=mnist'), each with all swept",
         optional=True,
     ),
+    "sweep.until": Knob(
+        "str",
+        "null = all jobs; decided = seeds 0, 1, … until every claim is",
+        choices=("decided",),
+        optional=True,
+    ),
+    "sweep.max_seeds": Knob("int", "seeds after which sweep.until=decided ends in any case", "[3, inf)"),
+    "sweep.claims": Knob("list[dict]", "what the sweep asks, for its report", optional=True),
     "sweep.fail_fast": Knob("bool", "start no further job after one has failed"),
     # model
     "model.engine": Knob(
@@ -135,16 +111,6 @@ KNOBS: dict[str, Knob] = {
         "who computes the layers: torch, or custom_backend on NumPy, CuPy or what fits the device",
         choices=("torch", "auto", "numpy", "cupy"),
     ),
-    "model.widths": _positive("list[int]", "output channels of each convolution"),
-    "model.pooling": Knob(
-        "str", "last pooling before the classifier", choices=("adaptive_avg", "fixed_avg", "fixed_max")
-    ),
-    "model.dropout": Knob("float", "probability of zeroing an activation in the classifier", "[0, 1)"),
-    "model.batch_norm": Knob("bool", "batch normalisation after every convolution"),
-    "model.activation": Knob(
-        "str", "nonlinearity of every layer", choices=("relu", "leaky_relu", "selu", "sigmoid")
-    ),
-    "model.init": Knob("str", "initial weights: torch's default or He's normal", choices=("torch", "he")),
     # data
     "data.dataset": Knob("str", "which data set; set by data=…"),
     "data.root": Knob("str", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
@@ -171,22 +137,6 @@ KNOBS: dict[str, Knob] = {
         "a test image is also a training image, or one image has two classes: warn, stop, or leave it out",
         choices=("warn", "error", "drop"),
     ),
-    # optimizer
-    "optimizer.lr": Knob("float", "learning rate", "(0, inf)"),
-    "optimizer.weight_decay": Knob("float", "weight decay", "[0, inf)"),
-    "optimizer.momentum": Knob("float", "momentum", "[0, 1)"),
-    "optimizer.nesterov": Knob("bool", "Nesterov momentum"),
-    "optimizer.betas": Knob("list[float]", "decay rates of Adam's two moments", "[0, 1)"),
-    "optimizer.eps": Knob("float", "added to Adam's denominator", "(0, inf)"),
-    # scheduler
-    "scheduler.milestones": Knob("list[float]", "parts of the training after which lr falls", "(0, 1)"),
-    "scheduler.gamma": Knob("float", "factor by which lr falls at a milestone", "(0, 1]"),
-    "scheduler.final_lr": Knob("float", "learning rate at the end", "[0, inf)"),
-    "scheduler.warmup": Knob("float", "part of the training in which lr rises to its peak", "(0, 1)"),
-    # loss
-    "loss.label_smoothing": Knob("float", "probability mass moved from the target to all classes", "[0, 1)"),
-    "loss.alpha": Knob("float", "weight of the focal loss", "(0, inf)"),
-    "loss.gamma": Knob("float", "focusing exponent of the focal loss; 0 = cross-entropy", "[0, inf)"),
     # trainer
     "trainer.max_epochs": _positive("int", "epochs to train"),
     "trainer.accelerator": Knob("str", "where to compute", choices=("auto", "cpu", "gpu")),
@@ -205,16 +155,11 @@ KNOBS: dict[str, Knob] = {
     ),
     "trainer.limit_val_batches": Knob("int", "validate on so many batches", "[1, inf)", optional=True),
     "trainer.limit_test_batches": Knob("int", "test on so many batches", "[1, inf)", optional=True),
-    # callbacks
-    "callbacks.checkpoint.monitor": Knob(
-        "str", "what the best epoch is best in: val_loss, or val_ with one of the metrics of metrics=…"
-    ),
-    "callbacks.early_stopping.monitor": Knob("str", "what must improve, as of callbacks.checkpoint.monitor"),
-    "callbacks.early_stopping.mode": Knob(
+    # callbacks that compare epochs
+    "callbacks.*.monitor": Knob("str", "what must improve: val_loss, or val_ with one of metrics=…"),
+    "callbacks.*.mode": Knob(
         "str", "which way is better; null = that of the metric", choices=("max", "min"), optional=True
     ),
-    "callbacks.interruption.requeue": Knob("bool", "hand a Slurm job back when a signal ended its run"),
-    "callbacks.early_stopping.patience": _positive("int", "epochs without improvement before it stops"),
 }
 
 
@@ -230,48 +175,40 @@ def flatten(config: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[st
     return flat
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean a or b?"`` for the known names most like ``name``; empty if none is."""
-    known = list(known)
-    # a dotted key may be right but for its group: compare last parts too
-    leaf = {key.rpartition(".")[2]: key for key in known}
-    matches = difflib.get_close_matches(name, known, n=2, cutoff=0.75 if "." in name else 0.6)
-    matches += [
-        leaf[hit] for hit in difflib.get_close_matches(name.rpartition(".")[2], leaf, n=2, cutoff=0.75)
-    ]
-    unique = list(dict.fromkeys(matches))[:3]
-    return f" Did you mean {' or '.join(unique)}?" if unique else ""
-
-
 def refusal(target: str) -> str | None:
     """Why a ``_target_`` is not to be built; None if it may be. Looks at source texts, imports nothing.
 
     A configuration may come from a stranger. It names kinds of things, not whatever can be called: networks,
     schedules and classes of this project, public classes of torch and Lightning that are a Module, an
-    Optimizer, a Callback or a Logger.
+    Optimizer, a Callback or a Logger, and what a package provides that the user trusts.
     """
     package, _, name = target.rpartition(".")
     if not all(part.isidentifier() and not part.startswith("_") for part in target.split(".")):
         return f"{target!r} is no public name"
-    if package.split(".")[0] in os.environ.get("TRUSTED_PACKAGES", "").split(","):
-        return None
-    is_ours = package.split(".")[0] == "lightning_modules" or package.startswith("experiment.metrics.")
-    if package not in CLASSES and not is_ours:
-        return f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built"
+    root = package.partition(".")[0]
+    own = ("lightning_modules", *trusted_packages())
+    if package not in CLASSES and root not in own and not package.startswith("experiment.metrics."):
+        if not root or root in (*sys.stdlib_module_names, "torch", "lightning", "experiment"):
+            return f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built"
+        command = Path(sys.argv[0]).stem.removeprefix("lic-")
+        call = invocation(command if command in ("evaluate", "predict", "export") else "train")
+        named = f"{TRUSTED_PACKAGES}={','.join([*own[1:], root])} {call} …"
+        return f"{root} is not a package that is trusted here. If you trust its code: {named}"
     found = definition(target)
     if found is None:
         return f"there is no such thing: {package} has no {name}"
+    home = found.module.partition(".")[0]
     if isinstance(found.node, ast.FunctionDef):
         is_registered = f"{found.module}.".startswith(tuple(f"{module}." for module in FUNCTIONS))
-        if is_registered or is_metric(found):
+        if is_registered or home in own[1:] or is_metric(found):
             return None
         return f"of functions only those of {', '.join(FUNCTIONS)} and metrics can be built"
     bases = [CLASSES[package]] if package in CLASSES else [*CLASSES.values()]
     wanted = {full.name for base in bases if (full := definition(base))}
-    is_foreign = is_ours and not found.module.startswith("lightning_modules.")
-    if is_foreign or ancestors(target).isdisjoint(wanted):
-        return f"it is no {' or '.join(base.rpartition('.')[2] for base in bases)}"
-    return None
+    is_of_kind = not ancestors(target).isdisjoint(wanted) and (package in CLASSES or home in own)
+    if is_of_kind or (isinstance(found.node, ast.ClassDef) and home in own[1:]):
+        return None
+    return f"it is no {' or '.join(base.rpartition('.')[2] for base in bases)}"
 
 
 def is_metric(found: Definition) -> bool:
@@ -282,40 +219,67 @@ def is_metric(found: Definition) -> bool:
     return "experiment.metrics.table.metric" in names
 
 
-def problem(key: str, value: object, default: object = None) -> str | None:
-    """What is wrong with ``key=value``; ``None`` if nothing is.
+def known_knobs(config: DictConfig | Mapping[str, Any]) -> dict[str, Knob]:
+    """Dotted key → knob for every key that a configuration with these components may have."""
+    plain = plain_values(config) if isinstance(config, DictConfig) else config
+    known = {key: knob for key, knob in KNOBS.items() if key.partition(".")[0] not in COMPONENTS}
+    for key, node, component in _components(plain):
+        if refusal(str(node.get("_target_"))) is None:
+            known |= {f"{key}.{name}": knob for name, knob in _knobs(key, node, component).knobs.items()}
+    return known
 
-    A key that is not declared above (a network or an optimizer of the user's own brings it) must have the
-    type of its ``default``.
+
+def faults(config: DictConfig, *, is_composed: bool = False) -> list[tuple[str, str]]:
+    """Everything that is wrong with a configuration: the keys with one line each.
+
+    Args:
+        config: all of it, or a run's.
+        is_composed: whether it was just composed: then nothing may be missing, as may be in an older run.
     """
-    if key.endswith("_target_"):
-        reason = refusal(str(value))
-        return reason and f"{key}={value}: {reason}"
-    if key.startswith(("callbacks.", "logger.")) and _leaves_run_folder(value):
-        return f"{key}={value}: must lie in the run folder; give a name or a path relative to it"
-    if key in KNOBS:
-        knob = KNOBS[key]
-    elif default is None or isinstance(default, (list, dict)):
-        return None
-    else:
-        knob = Knob(type(default).__name__, "set by its YAML file")
-    if knob.accepts(value):
-        return None
-    given = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-    hint = nearest(str(value), knob.choices) if knob.choices else ""
-    return f"{key}={given}: expected {knob.allowed} ({knob.meaning}).{hint}"
-
-
-def problems(config: DictConfig) -> list[str]:
-    """Everything that is wrong with the values of a composed configuration, one line each."""
-    wrong = [line for key, value in flatten(config).items() if (line := problem(key, value)) is not None]
-    if wrong:
-        return wrong
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain = plain_values(config)
+    if found := list(_faults(plain, is_composed)):
+        return found
     try:
-        return metrics.monitor_problems(plain["callbacks"], chosen_metrics(config))
+        lines = metrics.monitor_problems(plain.get("callbacks"), chosen_metrics(config))
     except UserError as mistake:
-        return [str(mistake)]
+        lines = [str(mistake)]
+    return [(re.split("[=:]", line)[0], line) for line in lines]
+
+
+def _faults(plain: Mapping[str, Any], is_composed: bool) -> Iterator[tuple[str, str]]:
+    known = known_knobs(plain)
+    for key, value in flatten({k: v for k, v in plain.items() if k not in COMPONENTS}).items():
+        if key in known:
+            line = known[key].problem(key, value)
+        elif any(name.startswith(f"{key}.") for name in known):
+            line = f"{key}={text(value)}: {key} is a group of keys, not a value"
+        else:
+            line = unknown(key, known)
+        if line:
+            yield key, line
+    for key, node, component in _components(plain):
+        yield from _faults_of_component(key, node, component, known)
+    for group, component in COMPONENTS.items():
+        if group not in plain:
+            if is_composed:
+                yield group, f"{group} is missing"
+        elif not isinstance(plain[group], Mapping):
+            yield group, f"{group}={text(plain[group])}: {group} is a group of keys, not a value"
+        elif component.has_entries:
+            for name, entry in plain[group].items():
+                if entry is not None and not isinstance(entry, Mapping):
+                    key = f"{group}.{name}"
+                    yield key, f"{key}={text(entry)}: expected null or keys with a _target_."
+    if is_composed:
+        flat = flatten(plain)
+        for key in KNOBS:
+            if key not in flat and key.partition(".")[0] not in COMPONENTS and key != "sweep.claims":
+                yield key, f"{key} is missing"
+
+
+def problems(config: DictConfig, *, is_composed: bool = False) -> list[str]:
+    """Everything that is wrong with a configuration, one line each; see :func:`faults`."""
+    return [line for _, line in faults(config, is_composed=is_composed)]
 
 
 def chosen_metrics(config: DictConfig) -> dict[str, metrics.Metric]:
@@ -326,3 +290,147 @@ def chosen_metrics(config: DictConfig) -> dict[str, metrics.Metric]:
     """
     node: Any = OmegaConf.to_container(config.metrics, resolve=True) if "metrics" in config else None
     return metrics.chosen(node, refusal)
+
+
+def unknown(key: str, known: Iterable[str], suffix: str = "") -> str:
+    """The message for a key that there is not, with the nearest ones, each followed by ``suffix``."""
+    known, group = list(known), key.partition(".")[0]
+    inside = ", ".join(name for name in known if name.startswith(f"{group}."))
+    meant = nearest(key, [*COMPONENTS, *known], suffix)
+    return f"{key}: no such key.{meant}" + f" {group} has: {inside}" * bool(inside and not meant)
+
+
+def can_be_left_out(key: str, config: DictConfig) -> bool:
+    """Whether a configuration works without a key that it has."""
+    for name, node, component in _components(plain_values(config)):
+        if key == name and component.has_entries:
+            return True
+        if key.startswith(f"{name}."):
+            argument = key.removeprefix(f"{name}.").partition(".")[0]
+            return (
+                argument
+                in _knobs(name, node, component).knobs.keys() - _knobs(name, node, component).required
+            )
+    return False
+
+
+def knobs_of_options() -> dict[str, Knob]:
+    """Dotted key → knob for the keys that the options of ``conf/`` set, whatever is chosen."""
+    known: dict[str, Knob] = {}
+    for group, component in COMPONENTS.items():
+        for path in () if component.has_entries else sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
+            content: Any = OmegaConf.to_container(OmegaConf.load(path))
+            node = content.get(group, content)
+            keys = [f"{group}.{name}" for name in node]
+            knobs = known_knobs({group: node}) | KNOBS
+            known |= {key: knobs[key] for key in keys if key in knobs}
+    return known
+
+
+@cache
+def _remarks() -> dict[tuple[str, str], str]:
+    """(target, argument) → the comment behind it in ``conf/``, for classes whose text is not ours."""
+    remarks: dict[tuple[str, str], str] = {}
+    for path in CONFIG_DIR.glob("*/*.yaml"):
+        targets: dict[str, str] = {}  # by indentation
+        lines = re.findall(r"^( *)(\w+): ?(.*?)(?: # (.*))?$", path.read_text(), re.MULTILINE)
+        for indent, key, value, remark in lines:
+            if key == "_target_":
+                targets[indent] = value
+            elif remark and indent in targets:
+                remarks[targets[indent], key] = remark
+    return remarks
+
+
+def _components(plain: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], Component]]:
+    for group, component in COMPONENTS.items():
+        node = plain.get(group)
+        if isinstance(node, Mapping) and component.has_entries:
+            yield from ((f"{group}.{k}", v, component) for k, v in node.items() if isinstance(v, Mapping))
+        elif isinstance(node, Mapping):
+            yield group, node, component
+
+
+def _knobs(key: str, node: Mapping[str, Any], component: Component) -> Signature:
+    """What the target of a component takes, with what :data:`KNOBS` says of it."""
+    found = signature(str(node["_target_"]), component.given, component.named)
+    knobs = {}
+    for name, knob in found.knobs.items():
+        remark = _remarks().get((str(node["_target_"]), name), "")
+        central = f"{key.partition('.')[0]}.*.{name}" if component.has_entries else f"{key}.{name}"
+        knobs[name] = KNOBS.get(central, described(knob, remark))
+    if key == "model":
+        knobs = {"engine": KNOBS["model.engine"]} | knobs
+    return Signature(knobs, found.required, found.is_open)
+
+
+def _faults_of_component(
+    key: str, node: Mapping[str, Any], component: Component, known: Mapping[str, Knob]
+) -> Iterator[tuple[str, str]]:
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        forgotten = " Its first line must be: # @package _global_" * (key in node)
+        yield key, f"{key} needs a _target_: the name of the function or class that builds it.{forgotten}"
+        return
+    if reason := refusal(target):
+        yield f"{key}._target_", f"{key}._target_={target}: {reason}"
+        return
+    taken, is_partial = _knobs(key, node, component), node.get("_partial_") is True
+    for name, value in node.items():
+        dotted = f"{key}.{name}"
+        if name in ("_target_", "_partial_"):
+            continue
+        if name not in taken.knobs and not taken.is_open:
+            yield dotted, unknown(dotted, known) if known else f"{dotted}: {target} takes no {name}"
+        elif key.startswith(("callbacks.", "logger.")) and _leaves_run_folder(value):
+            yield (
+                dotted,
+                f"{dotted}={value}: must lie in the run folder; give a name or a path relative to it",
+            )
+        elif nested := list(_nested(dotted, value)):
+            for inner, target_node in nested:
+                yield from _faults_of_component(inner, target_node, NESTED, {})
+        elif name in taken.knobs and (line := taken.knobs[name].problem(dotted, value)):
+            yield dotted, line
+    if "dataset" in node and key == "data" and (reason := _refusal_of_data(str(node["dataset"]))):
+        yield "data.dataset", f"data.dataset={node['dataset']}: {reason}"
+    for name in sorted(taken.required - set(node)) if not is_partial else []:
+        yield f"{key}.{name}", f"{key}.{name} is missing: {target} needs it; +{key}.{name}=… gives it"
+
+
+def _refusal_of_data(name: str) -> str | None:
+    """Why there is no data set of this name: one of this project, or a function's dotted name."""
+    own = decorated("lightning_modules.data.sources", "source")
+    if name in own:
+        return None
+    return (
+        refusal(name) if "." in name else f"no such data set.{nearest(name, own)} There are {', '.join(own)}"
+    )
+
+
+def _nested(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The nodes with a ``_target_`` inside a value."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        yield key, value
+    elif isinstance(value, Mapping | list):
+        for name, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _nested(f"{key}.{name}", item)
+
+
+def _leaves_run_folder(value: object) -> bool:
+    """Whether a value of a callback or logger names a place other than one in the run folder."""
+    if isinstance(value, Mapping | list):
+        return any(map(_leaves_run_folder, value.values() if isinstance(value, Mapping) else value))
+    if not isinstance(value, str):
+        return False
+    path = PureWindowsPath(value)  # takes / and \\ for separators
+    return bool(path.anchor or ".." in path.parts or re.match(r"~|\w+:", value))
+
+
+def plain_values(config: DictConfig, without: Container[str] = ("hydra",)) -> dict[str, Any]:
+    """The resolved content of a configuration but for some keys of its top."""
+    nodes = {str(key): config[key] for key in config if key not in without}
+    return {
+        key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        for key, node in nodes.items()
+    }

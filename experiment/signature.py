@@ -4,14 +4,25 @@ Importing torch takes seconds, and importing a module that a run folder names wo
 """
 
 import ast
+import inspect
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from types import EllipsisType
+
+from experiment.knob import Knob, text
 
 Definer = ast.FunctionDef | ast.ClassDef | ast.expr
+
+INTERVAL = re.compile(r"[\[(](?:-?inf|-?[\d.e-]+), ?(?:inf|-?[\d.e-]+)[\])]")
+"""An interval of numbers in a docstring or ``Annotated``, such as ``[0, 1)``."""
+
+KINDS = {"int": "int", "float": "float", "bool": "bool", "str": "str", "dict": "dict", "Path": "str"}
+ANY, NULL = Knob("any", optional=True), Knob("null", optional=True)
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,17 @@ def ancestors(name: str) -> frozenset[str]:
     return frozenset({found.name}).union(*bases)
 
 
+def decorated(module: str, decorator: str) -> list[str]:
+    """Names of the functions of a module that have a decorator."""
+    names = _read(module)
+    return [
+        name
+        for name, node in (names.defined.items() if names else ())
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(mark).partition("(")[0] == decorator for mark in node.decorator_list)
+    ]
+
+
 def qualified(expression: ast.expr, module: str) -> str | None:
     """The full dotted name that an expression such as ``nn.Module`` has in ``module``; None for others."""
     if isinstance(expression, ast.Subscript):  # Generic[T], Base[T]
@@ -86,7 +108,7 @@ def _spec(module: str) -> ModuleSpec | None:
     package, _, _ = module.rpartition(".")
     try:
         if not package:
-            return find_spec(module) or PathFinder.find_spec(module, [str(Path.cwd())])
+            return find_spec(module)
     except (ImportError, ValueError):
         return None
     around = _spec(package)
@@ -132,3 +154,190 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
         yield statement
         if isinstance(statement, ast.If | ast.Try):
             yield from _statements(statement.body + statement.orelse)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The arguments that a function or class takes, but for those that the project gives itself."""
+
+    knobs: dict[str, Knob]
+    required: frozenset[str]
+    """Those without a default."""
+    is_open: bool
+    """Whether it takes others, too (``**kwargs``)."""
+
+
+@cache
+def signature(target: str, given: int = 0, named: tuple[str, ...] = ()) -> Signature:
+    """What the function or class ``target`` takes.
+
+    Types come from the annotations, range and meaning from ``Annotated[float, "[0, 1)", "what it is"]`` or
+    from the docstring (``Args: rate: what it is, in [0, 1).``); a TypedDict in ``Unpack`` is followed.
+
+    Args:
+        target: a dotted name whose :func:`definition` is found.
+        given: number of leading arguments that the project gives.
+        named: names of those that it gives by name.
+    """
+    found = definition(target)
+    assert found is not None
+    knobs, required, is_open = _arguments(found)
+    names = [name for name in list(knobs)[given:] if name not in named]
+    return Signature({name: knobs[name] for name in names}, required & set(names), is_open)
+
+
+_Arguments = tuple[dict[str, Knob], frozenset[str], bool]
+"""Knobs in the order of the signature, names of those without a default, whether others are taken, too."""
+
+
+def _arguments(found: Definition) -> _Arguments:
+    node, module = found.node, found.module
+    if isinstance(node, ast.FunctionDef):
+        return _of_function(node, module, ast.get_docstring(node) or "")
+    if not isinstance(node, ast.ClassDef):
+        return {}, frozenset(), True
+    docstring = ast.get_docstring(node) or ""
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            docstring += f"\n{ast.get_docstring(statement) or ''}"
+            knobs, required, is_open = _of_function(statement, module, docstring)
+            own = dict(list(knobs.items())[1:]), required - set(list(knobs)[:1]), is_open  # without self
+            passes_on = statement.args.vararg and statement.args.kwarg and not own[0]
+            return _inherited(node, module) if passes_on else own
+    inherited = _inherited(node, module)
+    if not (any("dataclass" in ast.unparse(mark) for mark in node.decorator_list) or _is_typed_dict(node)):
+        return inherited
+    knobs, missing = dict(inherited[0]), set(inherited[1])
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            name = field.target.id
+            knobs[name] = _knob(field.annotation, field.value, module, _documented(docstring).get(name, ""))
+            if field.value is None:
+                missing.add(name)
+    return knobs, frozenset(missing), False
+
+
+def _inherited(node: ast.ClassDef, module: str) -> _Arguments:
+    bases = [definition(full) for base in node.bases if (full := qualified(base, module))]
+    classes = [base for base in bases if base and isinstance(base.node, ast.ClassDef)]
+    return next(map(_arguments, classes), ({}, frozenset(), False))
+
+
+def _is_typed_dict(node: ast.ClassDef) -> bool:
+    return any(ast.unparse(base).endswith("TypedDict") for base in node.bases)
+
+
+def _of_function(node: ast.FunctionDef, module: str, docstring: str) -> _Arguments:
+    positional = [*node.args.posonlyargs, *node.args.args]
+    defaults: dict[str, ast.expr | None] = dict.fromkeys(argument.arg for argument in positional)
+    given = node.args.defaults
+    defaults |= {a.arg: d for a, d in zip(positional[len(positional) - len(given) :], given, strict=True)}
+    defaults |= {a.arg: d for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)}
+    documented = _documented(docstring)
+    knobs = {
+        argument.arg: _knob(
+            argument.annotation, defaults[argument.arg], module, documented.get(argument.arg, "")
+        )
+        for argument in [*positional, *node.args.kwonlyargs]
+    }
+    required = frozenset(name for name, default in defaults.items() if default is None)
+    more = node.args.kwarg
+    if more is None:
+        return knobs, required, False
+    annotation = more.annotation
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Unpack"):
+        full = qualified(annotation.slice, module)
+        if full and (typed_dict := definition(full)):
+            inner, needed, is_open = _arguments(typed_dict)
+            return knobs | inner, required | needed, is_open
+    return knobs, required, True
+
+
+def _documented(docstring: str) -> dict[str, str]:
+    """Argument → what the ``Args`` section of a docstring says of it."""
+    _, _, section = inspect.cleandoc(docstring).partition("Args:\n")
+    entries = re.split(
+        r"^ {2,8}\*{0,2}(\w+)(?: ?\([^)\n]*\))?:\s", section.split("\n\n")[0], flags=re.MULTILINE
+    )
+    return {name: " ".join(said.split()) for name, said in zip(entries[1::2], entries[2::2], strict=True)}
+
+
+def _knob(annotation: ast.expr | None, default: ast.expr | None, module: str, said: str) -> Knob:
+    """What a parameter takes, from its annotation, its default and what its docstring says of it."""
+    knob = _type(annotation, module) if annotation else ANY
+    value = default.value if isinstance(default, ast.Constant) else ...
+    if not annotation and isinstance(value, bool | str | float | int):
+        knob = Knob(type(value).__name__.replace("int", "float"))
+    shown = "" if value is ... else text(value)
+    knob = replace(knob, optional=knob.optional or value is None, default=shown)
+    return replace(described(knob, said), meaning=knob.meaning) if knob.meaning else described(knob, said)
+
+
+def described(knob: Knob, said: str) -> Knob:
+    """The knob with the range and the meaning that a sentence gives; an empty one changes nothing."""
+    interval = INTERVAL.search(said)
+    meaning = re.split(r"\.(?: |$)|,? in [\[(]", said)[0]
+    return replace(knob, interval=interval[0] if interval else knob.interval, meaning=meaning or knob.meaning)
+
+
+def _type(node: ast.expr, module: str) -> Knob:
+    """What an annotation allows. What a YAML file cannot hold, such as a Tensor, is left out of a union."""
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, str):
+            return _type(ast.parse(node.value, mode="eval").body, module)
+        return NULL if node.value is None else ANY
+    if isinstance(node, ast.BinOp):
+        return _union([_type(node.left, module), _type(node.right, module)])
+    if isinstance(node, ast.Subscript):
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        return _generic((qualified(node.value, module) or "").rpartition(".")[2], inner, module)
+    full = qualified(node, module) or ""
+    name = full.rpartition(".")[2]
+    if name in KINDS:
+        return Knob(KINDS[name])
+    found = definition(full)
+    is_alias = found is not None and isinstance(found.node, ast.expr)
+    return _type(found.node, found.module) if found and is_alias else ANY  # type: ignore[arg-type]
+
+
+def _generic(name: str, inner: list[ast.expr], module: str) -> Knob:
+    if name == "Annotated":
+        knob = _type(inner[0], module)
+        for note in (part.value for part in inner[1:] if isinstance(part, ast.Constant)):
+            if isinstance(note, str) and INTERVAL.fullmatch(note):
+                knob = replace(knob, interval=note)
+            elif isinstance(note, str):
+                knob = replace(knob, meaning=note)
+        return knob
+    if name == "Literal":
+        values = tuple(part.value for part in inner if isinstance(part, ast.Constant))
+        choices = tuple(value for value in values if value is not None)
+        return Knob(type(choices[0]).__name__, choices=choices, optional=None in values)
+    knobs = [
+        _type(part, module)
+        for part in inner
+        if not isinstance(part.value if isinstance(part, ast.Constant) else None, EllipsisType)
+    ]
+    if name == "Optional":
+        return _union([*knobs, NULL])
+    if name == "Union":
+        return _union(knobs)
+    if name.lower() in ("list", "sequence", "iterable", "collection") or (
+        name.lower() == "tuple" and len(knobs) < len(inner)
+    ):
+        return replace(knobs[0], kind=f"list[{knobs[0].kind}]", optional=False)
+    if name.lower() == "tuple":
+        return replace(knobs[0], kind=f"tuple[{', '.join(knob.kind for knob in knobs)}]", optional=False)
+    return Knob("dict") if name.lower() in ("dict", "mapping") else ANY
+
+
+def _union(knobs: list[Knob]) -> Knob:
+    typed = [knob for knob in knobs if knob not in (ANY, NULL)]
+    optional = NULL in knobs or any(knob.optional for knob in typed)
+    if not typed:
+        return replace(ANY, optional=optional)
+    kinds = dict.fromkeys(kind for knob in typed for kind in knob.kind.split(" | "))
+    choices = (
+        tuple(choice for knob in typed for choice in knob.choices) if all(k.choices for k in typed) else ()
+    )
+    return replace(typed[0], kind=" | ".join(kinds), choices=choices, optional=optional)

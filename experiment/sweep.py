@@ -6,6 +6,7 @@ again, a changed configuration is another job.
 """
 
 import json
+import logging
 import shlex
 import statistics
 import sys
@@ -25,13 +26,13 @@ from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
-from experiment.run import Run
+from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
 
 FORMAT_VERSION = 1
 """Of ``sweep.json``; raised when a key changes its meaning."""
 
-ENDED = ("finished", "interrupted", "failed")
+log = logging.getLogger(__name__)
 
 
 def problems_in_sweep(config: DictConfig) -> list[str]:
@@ -61,25 +62,29 @@ class Job:
         before = next(parent.glob(f"*-{self.digest}"), None)
         name = self.label.replace(" ", ",").replace("/", "_")[:120]
         self.run = Run(before or parent / f"{name}-{self.digest}")
+        self.run.is_job = True
 
     @property
     def status(self) -> str:
-        """As :attr:`Run.status`, but ``killed`` where nobody is training what is said to run."""
-        if not self.run.folder.is_dir():
-            return "pending"
-        status = self.run.status
-        return "killed" if status == "running" and not self.run.is_busy else status
+        """As :attr:`Run.state`, where ``diverged`` is a way to have ``failed``."""
+        state = self.run.state
+        return "failed" if state == "diverged" else state
 
-    def lay_out(self) -> bool:
+    def prepare(self) -> bool:
         """Make the folder ready for training; False if that is done, or another process does it."""
-        status = self.status
-        if status in ("finished", "running"):
+        self.run.folder.mkdir(exist_ok=True)
+        try:
+            with self.run.locked():
+                action = at_start(self.run.state, self.run.has_checkpoint)
+                if action == "continue":
+                    self.run.reopen(self.config)
+                elif action == "begin":
+                    if aside := self.run.clear():
+                        log.warning(f"{self.label} begins anew: its finished epochs were moved to {aside}")
+                    self.run.write_pending(self.config, self.choices)
+                return action != "leave"
+        except Busy:
             return False
-        if status in ("interrupted", "killed"):
-            self.run.configure(self.config)  # the data may have moved
-        else:
-            self.run.lay_out(self.config, self.choices)
-        return True
 
 
 class Sweep:
@@ -89,18 +94,43 @@ class Sweep:
         folder: of the sweep.
         jobs: all of them, finished or not.
         claims: what the sweep asks, for the report.
+        max_seeds: of a sequential sweep, see :mod:`experiment.report.sequential`; 0 = run all jobs.
     """
 
-    def __init__(self, folder: Path, jobs: Sequence[Job], claims: Sequence[Any] = ()) -> None:
-        self.folder, self.claims = folder, claims
+    def __init__(
+        self, folder: Path, jobs: Sequence[Job], claims: Sequence[Any] = (), max_seeds: int = 0
+    ) -> None:
+        self.folder, self.claims, self.max_seeds = folder, claims, max_seeds
         unique: dict[str, Job] = {}
         self.jobs = [job for job in jobs if unique.setdefault(job.digest, job) is job]
         self._begun = time.monotonic()
         self._git = git_state()
-        self._unreported: dict[Job, str | None] = {}  # with the time at which an earlier session ended it
+        self._start = now()
+        self._before: int | None = None  # sessions of earlier starts
+        self._unreported: dict[Job, tuple[Any, ...] | None] = {}  # with the end of an earlier session
         self._worked = 0.0  # seconds of the jobs that ended in this session
 
-    def lay_out(self) -> list[Job]:
+    def rounds(self) -> Iterator[list[Job]]:
+        """The jobs that are left: all, or in a sequential sweep seed by seed until its claims are decided."""
+        if not self.max_seeds:
+            yield self.prepare()
+            return
+        from experiment.report.answers import is_decided
+        from experiment.report.questions import questions
+        from experiment.report.runs import Collection
+        from experiment.report.sequential import look_levels
+
+        every = self.jobs
+        for seeds in look_levels(self.max_seeds, 0.05):
+            self.jobs = [job for job in every if job.config.seed < seeds]
+            yield self.prepare()
+            if not any(job.status == "finished" for job in self.jobs):
+                return
+            runs = Collection([self.folder])
+            if is_decided(questions(runs)[0], runs):
+                return
+
+    def prepare(self) -> list[Job]:
         """Write ``sweep.json`` and the folders of the jobs that are left, and return these jobs.
 
         From here on the configuration is fixed: jobs read it from their folders.
@@ -113,6 +143,7 @@ class Sweep:
             sessions = []
         except (json.JSONDecodeError, KeyError) as damage:
             raise UserError(f"{self.folder / 'sweep.json'} is damaged: {damage!r}. Remove it") from damage
+        self._before = len(sessions) if self._before is None else self._before  # later rounds are one session
         holder.write_json(
             "sweep.json",
             {
@@ -121,11 +152,15 @@ class Sweep:
                 "swept": list(dict.fromkeys(key for job in self.jobs for key in job.overrides)),
                 "jobs": [{"folder": job.run.folder.name, "overrides": job.overrides} for job in self.jobs],
                 "claims": list(self.claims),
-                "sessions": [*sessions, {"start": now(), "command": command(), "git": self._git}],
+                **({"until": "decided", "max_seeds": self.max_seeds} if self.max_seeds else {}),
+                "sessions": [
+                    *sessions[: self._before],
+                    {"start": self._start, "command": command(), "git": self._git},
+                ],
             },
         )
-        todo = [job for job in self.jobs if job.lay_out()]
-        self._unreported = {job: job.run.provenance.get("end") for job in todo}
+        todo = [job for job in self.jobs if job.prepare()]
+        self._unreported = {job: _ended(job.run) for job in todo}
         return todo
 
     def plan(self) -> str:
@@ -181,8 +216,7 @@ class Sweep:
 
     def _look(self) -> None:
         for job, before in list(self._unreported.items()):
-            noted = job.run.provenance
-            if noted.get("status") in ENDED and noted["end"] != before:
+            if (ended := _ended(job.run)) and ended != before:
                 del self._unreported[job]
                 self._worked += job.run.results.get("seconds", 0.0)
                 left = len(self._unreported)
@@ -223,6 +257,13 @@ def swept(run: Run) -> dict[str, str]:
     return next((dict(job["overrides"]) for job in jobs if job["folder"] == run.folder.name), {})
 
 
+def _ended(run: Run) -> tuple[Any, ...] | None:
+    """When and how the last attempt at a run ended; None while it goes on or there is none."""
+    noted = run.provenance
+    has_ended = noted.get("status") not in ("pending", "running") or "refused" in noted
+    return (noted.get("end"), noted.get("refused")) if has_ended else None
+
+
 def outcome(run: Run) -> str:
     """One phrase on how a run ended: its accuracies and time, or what went wrong."""
     results, status = run.results, run.status
@@ -231,6 +272,8 @@ def outcome(run: Run) -> str:
         figures = [f"{stage} {shown(results, name)}" for stage in ("test", "val")
                    if (name := f"{stage}_{key}") in results]  # fmt: skip
         return "  ".join([*figures, _duration(results.get("seconds", 0.0))])
+    if refused := run.provenance.get("refused"):
+        return f"NOT STARTED {refused['error']} (as before: {status})".splitlines()[0]
     return f"{status.upper()} {results.get('error', '')}".strip().splitlines()[0]
 
 

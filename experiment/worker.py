@@ -1,11 +1,12 @@
 """The run that a composed configuration means: a new one, one to go on with, or a job of a sweep."""
 
-import fcntl
+import json
 import logging
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from experiment.config import choices, run_config
@@ -22,6 +24,9 @@ from experiment.schema import problems
 from experiment.sweep import Job, problems_in_sweep
 
 log = logging.getLogger(__name__)
+
+_held: list[FileLock] = []
+"""The locks of GPUs, held until this process ends."""
 
 PREEMPTED = 128 + 15
 """Exit code of a run that SIGTERM, SIGHUP or a cluster's warning ended; it can be resumed."""
@@ -94,7 +99,9 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
     if wrong := problems(config):
         raise UserError("\n       ".join(wrong))
     if config.resume:
-        return Run.open(Path(config.resume))
+        run = Run.open(Path(config.resume))
+        run.check_resumable()
+        return run
     chosen = choices(hydra_config)
     automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
     return Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
@@ -114,6 +121,7 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
     folder = Path(hydra_config.sweep.dir).absolute()
     if composed.resume:
         run = Run.open(Path(composed.resume))
+        run.is_job = True
     else:
         config = run_config(composed)
         if wrong := problems_in_sweep(config):
@@ -121,13 +129,30 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
         task = (override.lstrip("+") for override in hydra_config.overrides.task)
         overrides = dict(item.split("=", 1) for item in task if not item.startswith("sweep."))
         job = Job(folder, overrides, config, choices(hydra_config))
-        job.lay_out()
+        if not job.prepare():
+            return None
         run = job.run
-    others = (Run(path.parent) for path in folder.glob("*/provenance.json"))
-    if run.is_busy or (composed.sweep.fail_fast and any(other.status == "failed" for other in others)):
+    if run.is_busy or (composed.sweep.fail_fast and _has_failed(folder)):
         return None
     claim_gpu(folder)
     return run
+
+
+def _has_failed(folder: Path) -> bool:
+    """Whether a job of the sweep in ``folder`` has failed since this session began.
+
+    The sweeper has made the jobs that failed before pending again. Another sweeper than ours leaves no list
+    of its jobs; there, what counts is a failure since this process began to work for it.
+    """
+    began = os.environ.setdefault("SWEEP_BEGAN", str(time.time()))
+    listed = folder / "sweep.json"
+    jobs = [job["folder"] for job in json.loads(listed.read_text())["jobs"]] if listed.exists() else None
+    for path in folder.glob("*/provenance.json"):
+        is_of_session = path.parent.name in jobs if jobs is not None else path.stat().st_mtime >= float(began)
+        noted = json.loads(path.read_text())
+        if is_of_session and (noted["status"] == "failed" or "refused" in noted):
+            return True
+    return False
 
 
 def claim_gpu(folder: Path, gpus: Sequence[str] | None = None) -> None:
@@ -147,13 +172,13 @@ def claim_gpu(folder: Path, gpus: Sequence[str] | None = None) -> None:
         return
     chosen = gpus[os.getpid() % len(gpus)]
     for gpu in gpus:
-        lock = os.open(folder / f".gpu-{gpu.replace('/', '_')}.lock", os.O_CREAT | os.O_WRONLY)
+        lock = FileLock(folder / f".gpu-{gpu.replace('/', '_')}.lock", timeout=0)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+            lock.acquire()
+        except Timeout:
             continue
-        chosen = gpu  # the lock stays open, and with it held, until this process ends
+        _held.append(lock)
+        chosen = gpu
         break
     os.environ["CUDA_VISIBLE_DEVICES"] = chosen
 

@@ -1,26 +1,29 @@
 """The default sweeper: every combination, composed at the start, resumable. Hydra finds plugins here only."""
 
 import copy
+import functools
+import itertools
 import logging
 import os
+import re
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiment.config import choices, run_config
-from experiment.entry_point import stop
+from experiment.claims import problems_of_claims
+from experiment.config import choices, override_lists, run_config
+from experiment.entry_point import stop, trusted_packages
 from experiment.errors import UserError
+from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
 from experiment.worker import PREEMPTED
 
@@ -36,18 +39,63 @@ class Frozen:
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The sweep's own configuration with the folder that is the only one of ``sweep_overrides``."""
         config = copy.deepcopy(master_config)
+        for node in (config, config.hydra):  # read-only since Hydra 1.4, but a launcher sets its job's number
+            OmegaConf.set_readonly(node, False)
         with open_dict(config):
             (config.resume,) = sweep_overrides
         return config
 
 
-class FolderSweeper(BasicSweeper):
+class JobComposer:
+    """Composes the jobs of a sweep.
+
+    Hydra composes a configuration from twenty files, which takes a tenth of a second: here once for each
+    combination of groups. Plain values are then set as Hydra sets them.
+
+    Args:
+        loader: Hydra's.
+        config: the sweep's own configuration.
+    """
+
+    def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
+        self._loader, self._config = loader, config
+        self._parser = OverridesParser.create(loader)
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, job: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
+        """The run's configuration of a job, given as key → value as text, and group → option."""
+        values = {key: value for key, value in job.items() if self._is_plain(key) and value[:1] != "{"}
+        groups = [f"{key}={value}" if value else key for key, value in job.items() if key not in values]
+        alike = (*groups, *values)  # jobs that differ in values only, of the same keys
+        if alike not in self._bases:
+            self._bases[alike] = self._loader.load_sweep_config(self._config, groups)
+        base = self._bases[alike]
+        for key, value in values.items():
+            OmegaConf.update(base, key, self._parse(f"{key}={value}"), merge=True, force_add=True)
+        return run_config(base), choices(base.hydra)
+
+    @functools.cache  # noqa: B019 – as long as the sweep
+    def _is_plain(self, key: str) -> bool:
+        """Whether a key is one of the run; others choose options, remove keys or are Hydra's."""
+        is_key = re.fullmatch(r"(?!hydra\.)[\w.]+", key) is not None
+        return is_key and not self._loader.get_group_options(key, config_name="train")
+
+    @functools.cache  # noqa: B019
+    def _parse(self, text: str) -> Any:
+        (override,) = self._parser.parse_overrides([text])
+        return override.value()
+
+
+class FolderSweeper(Sweeper):
     """Runs every combination of the swept values that has no finished run in the sweep's folder.
 
     Args:
         max_batch_size: jobs that a launcher is given at a time; null = all.
         params: swept keys of a named experiment with their values; the command line replaces them.
     """
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what composes, and give the launcher what does not."""
@@ -63,13 +111,15 @@ class FolderSweeper(BasicSweeper):
             if self.config.sweep.dry_run:
                 print(sweep.plan())
                 return
-            todo = sweep.lay_out()
+            rounds = sweep.rounds()
+            todo = next(rounds, None)
         except UserError as error:
             stop(error)
-        except HydraException as mistake:  # of values that are no list, such as an interval
-            stop(UserError(f"{mistake}. hydra/sweeper=optuna draws from intervals"))
-        with sweep.watched():
-            code = self._launch(todo)
+        code = 0
+        while todo is not None and not code:
+            with sweep.watched():
+                code = self._launch(todo)
+            todo = None if code else next(rounds, None)
         text, is_complete = sweep.summary()
         print(text)
         if not is_complete:
@@ -79,32 +129,50 @@ class FolderSweeper(BasicSweeper):
         """Compose every job.
 
         Raises:
-            UserError: for values that are not allowed.
+            UserError: for values that are not allowed, and claims that no job can answer.
         """
         assert self.config is not None
         assert self.hydra_context is not None
-        loader = self.hydra_context.config_loader
-        parser = OverridesParser.create(loader)
-        combinations = []
-        for case in self.config.sweep.cases or [""]:
-            given = [*(f"{key}={value}" for key, value in self.params.items()), *case.split(), *arguments]
-            (batch,) = self.split_arguments(parser.parse_overrides(given), None)
-            combinations += [dict(item.split("=", 1) for item in job) for job in batch]
+        options = self.config.sweep
+        max_seeds = options.max_seeds if options.until == "decided" else 0
+        combinations = self._combinations([*arguments, *[f"seed=range({max_seeds})"] * bool(max_seeds)])
         keys = list(dict.fromkeys(key for job in combinations for key in job))
         keys.sort(key=lambda key: (key == "seed", "." in key))  # what a person would name first
         swept = [key for key in keys if len({job.get(key) for job in combinations}) > 1]
         folder = Path(self.config.hydra.sweep.dir).absolute()
+        composer = JobComposer(self.hydra_context.config_loader, self.config)
         jobs, wrong = [], []
         for job in combinations:
-            composed = loader.load_sweep_config(self.config, [f"{key}={value}" for key, value in job.items()])
-            run = run_config(composed)
+            run, chosen = composer.compose(job)
             wrong += problems_in_sweep(run)
-            overrides = {key: job[key] for key in swept if key in job}
-            jobs.append(Job(folder, overrides, run, choices(composed.hydra)))
+            jobs.append(Job(folder, {key: job[key] for key in swept if key in job}, run, chosen))
+        plain: Any = OmegaConf.to_container(self.config.sweep)
+        claims = plain.get("claims") or []
+        wrong += problems_of_claims(claims, [(job.config, job.choices | job.overrides) for job in jobs])
+        if max_seeds and not claims:
+            wrong.append("sweep.until=decided: there is no claim to decide; experiment=… brings one")
         if wrong:
             raise UserError("\n       ".join(dict.fromkeys(wrong)))
-        plain: Any = OmegaConf.to_container(self.config.sweep)
-        return Sweep(folder, jobs, plain.get("claims", []))
+        return Sweep(folder, jobs, claims, max_seeds)
+
+    def _combinations(self, arguments: list[str]) -> list[dict[str, str]]:
+        """Of each job the overrides, key → value as text."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(self.hydra_context.config_loader)
+        combinations = []
+        for given in override_lists(self.params, self.config.sweep.cases, arguments):
+            values: dict[str, list[str]] = {}  # a later override of a key replaces an earlier one
+            for override in parser.parse_overrides(given):
+                if override.is_sweep_override() and not override.is_discrete_sweep():
+                    raise UserError(f"{override.input_line}: hydra/sweeper=optuna draws from intervals")
+                single = [] if override.is_sweep_override() else [override.get_value_element_as_str()]
+                key = override.get_key_element().lstrip("+")
+                values[key] = single or list(override.sweep_string_iterator())
+            combinations += [
+                dict(zip(values, job, strict=True)) for job in itertools.product(*values.values())
+            ]
+        return combinations
 
     def _launch(self, todo: Sequence[Job]) -> int:
         """Train the jobs; returns the exit code of what interrupted that, else 0."""
@@ -112,7 +180,8 @@ class FolderSweeper(BasicSweeper):
         for name in ("hydra", "hydra_plugins"):  # a line for each job when it ends is enough
             logging.getLogger(name).setLevel(logging.WARNING)
         # jobs in other processes find the project however they are started
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+        here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH"), *here]))
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]
@@ -132,8 +201,14 @@ class FolderSweeper(BasicSweeper):
 
 
 def _record_failure(job: Job, returned: JobReturn) -> None:
-    """Note a failure that came before or after the run could note it itself."""
-    if returned.status == JobStatus.FAILED and job.run.status != "failed":
-        error = returned._return_value
-        lines = "".join(traceback.format_exception(error))
-        job.run.finish("failed", error=f"{type(error).__name__}: {error}", traceback=lines)
+    """Note a failure that came before the run could note it itself."""
+    error = returned._return_value
+    if returned.status != JobStatus.FAILED or isinstance(error, Busy):
+        return
+    try:
+        with job.run.locked():
+            noted = job.run.provenance.get("refused", job.run.results).get("error")
+            if job.run.state != "finished" and noted != describe(error):
+                job.run.withdraw(error)
+    except Busy:
+        pass  # who trains it now notes what becomes of it

@@ -220,8 +220,8 @@ class _Engine(nn.Module):
         """The layer for the settings as they are now."""
         for name, value in self.only.items():
             require(getattr(self, name) == value, self, f"{name}={value!r}", repr(getattr(self, name)))
-        settings = (getattr(self, name) for name in self.settings)
-        return _build(self.layer, *(tuple(s) if isinstance(s, list) else s for s in settings))
+        settings, kind = (getattr(self, name) for name in self.settings), self.layer  # type: Any, Any
+        return _build(kind, *(tuple(s) if isinstance(s, list) else s for s in settings))
 
     @property
     def has_bias(self) -> bool:
@@ -238,9 +238,9 @@ class _Engine(nn.Module):
         """Whether this module is the identity at present."""
         return False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """As torch's module of the same name."""
-        return x if self.idle else _run([self], x)
+        return input if self.idle else _run([self], input)
 
 
 def _run(modules: list[_Engine], x: Tensor) -> Tensor:
@@ -306,7 +306,7 @@ class BatchNorm2d(_Engine, nn.BatchNorm2d):
 
 
 class GroupNorm(_Engine, nn.GroupNorm):
-    """torch.nn.GroupNorm with weight and bias, on images."""
+    """torch.nn.GroupNorm with weight and bias."""
 
     layer = cb.GroupNorm
     settings = ("num_channels", "eps", "num_groups")
@@ -327,10 +327,10 @@ class LayerNorm(_Engine, nn.LayerNorm):
         require(len(shape) == 1, self, "a normalized_shape of one number", tuple(shape))
         return shape[0]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """With the channels where the library has them."""
-        require(x.ndim >= 2, self, "a tensor (batch, …, channels)", f"shape {tuple(x.shape)}")
-        return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+        require(input.ndim >= 2, self, "a tensor (batch, …, channels)", f"shape {tuple(input.shape)}")
+        return super().forward(input.movedim(-1, 1)).movedim(1, -1)
 
 
 class MaxPool2d(_Engine, nn.MaxPool2d):
@@ -488,11 +488,11 @@ class CustomCrossEntropyLoss(nn.CrossEntropyLoss):
         require(self.ignore_index == -100, "CrossEntropyLoss", "ignore_index=-100", self.ignore_index)
         loss.check_loss("CrossEntropyLoss", self.reduction, label_smoothing=self.label_smoothing)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(N, C) logits and (N,) integer labels to the mean, the sum or (N,) values."""
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(N, C) logits and (N,) integer targets to the mean, the sum or (N,) values."""
         functions = (loss.cross_entropy_forward, loss.cross_entropy_backward)
         settings = (self.label_smoothing, self.weight, self.reduction)
-        return _apply_loss("CrossEntropyLoss", functions, logits, labels, *settings)
+        return _apply_loss("CrossEntropyLoss", functions, input, target, *settings)
 
 
 class CustomFocalLoss(nn.Module):
@@ -510,34 +510,29 @@ class CustomFocalLoss(nn.Module):
         self, alpha: float | Sequence[float] = 0.25, gamma: float = 2.0, reduction: str = "mean"
     ) -> None:
         super().__init__()
-        loss.check_loss(
-            "FocalLoss", reduction, gamma=gamma, alpha=None if isinstance(alpha, Sequence) else alpha
-        )
+        loss.check_loss("FocalLoss", reduction, gamma=gamma, alpha=alpha)
         self.gamma, self.reduction = gamma, reduction
         if isinstance(alpha, Sequence):
             self.register_buffer("alpha", torch.tensor(alpha, dtype=torch.float32), persistent=False)
         else:
             self.alpha = alpha
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(N, C) logits and (N,) integer labels to the mean, the sum or (N,) values."""
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(N, C) logits and (N,) integer targets to the mean, the sum or (N,) values."""
         functions = (loss.focal_loss_forward, loss.focal_loss_backward)
-        return _apply_loss("FocalLoss", functions, logits, labels, self.alpha, self.gamma, self.reduction)
+        return _apply_loss("FocalLoss", functions, input, target, self.alpha, self.gamma, self.reduction)
 
 
 class CustomMSELoss(nn.MSELoss):
     """torch.nn.MSELoss computed by the library."""
 
-    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Two tensors of one shape to the mean, the sum or the square of each difference."""
-        require(
-            predicted.shape == target.shape,
-            "MSELoss",
-            f"a target {tuple(predicted.shape)}",
-            tuple(target.shape),
-        )
+        require(input.shape == target.shape, "MSELoss", f"a target {tuple(input.shape)}", tuple(target.shape))
+        if target.requires_grad:  # the library knows the gradient by the first alone
+            input, target = input - target, torch.zeros_like(target)
         functions = (loss.mse_loss_forward, loss.mse_loss_backward)
-        return _apply_loss("MSELoss", functions, predicted, target, self.reduction, layout="")
+        return _apply_loss("MSELoss", functions, input, target, self.reduction, layout="")
 
 
 def _apply_loss(
@@ -549,7 +544,10 @@ def _apply_loss(
     layout: str = "classes, batch",
 ) -> Tensor:
     _check_axes(where, layout, predicted)
-    _check_device(where, "auto", predicted, [target, *(s for s in settings if isinstance(s, Tensor))])
+    others = [target, *(s for s in settings if isinstance(s, Tensor))]
+    _check_device(where, "auto", predicted, others)
+    derived = torch.is_grad_enabled() and any(other.requires_grad for other in others)
+    require(not derived, where, "targets and weights without a gradient", "one that requires it")
     if torch.is_autocast_enabled(predicted.device.type):
         predicted = predicted.float()
     kinds = (torch.float32, torch.float64)

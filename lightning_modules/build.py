@@ -1,10 +1,7 @@
-"""From a configuration to objects; the only place that turns a ``_target_`` into one."""
+"""From a configuration to the objects of a run: data, network, classifier, trainer."""
 
-import inspect
 import sys
-from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,34 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiment.errors import UserError
+from experiment.instantiate import instantiate
 from experiment.metrics import row as metric_row
 from experiment.run import Run
-from experiment.schema import chosen_metrics, refusal
+from experiment.schema import chosen_metrics
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
 from lightning_modules.callbacks import Interruption, Progress
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
-
-
-def instantiate(node: DictConfig, *args: Any, **extra: Any) -> Any:
-    """Call ``node._target_`` with ``args``, the other keys of ``node`` and ``extra``.
-
-    Raises:
-        UserError: if the target is refused (see :func:`refusal`) or does not take these keys.
-    """
-    options = {str(key): value for key, value in _plain(node).items()}
-    name = str(options.pop("_target_"))
-    module, _, attribute = name.rpartition(".")
-    if reason := refusal(name):
-        raise UserError(f"_target_={name}: {reason}")
-    target: Callable[..., Any] = getattr(import_module(module), attribute)
-    try:
-        inspect.signature(target).bind(*args, **options, **extra)
-    except TypeError as mismatch:
-        raise UserError(f"{name} cannot be built from {options}: {mismatch}") from mismatch
-    return target(*args, **options, **extra)
 
 
 def build_data(config: DictConfig) -> ImageDataModule:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import torch
 
-from experiment import figures
 from experiment.errors import UserError
+from experiment.plots import run as plots
+from experiment.plots.style import save
 from experiment.run import Run, write_atomically
 from lightning_modules.classifier import Classifier
 from lightning_modules.data.augment import to_float
@@ -99,14 +100,14 @@ def _classify(classifier: Classifier, files: Sequence[str]) -> tuple[dict[str, P
 
 def _draw(rows: dict[str, Prediction], classifier: Classifier, title: str, path: Path) -> None:
     """A contact sheet of some images, of all if there are few, as the classifier sees them."""
-    paths, number = [*rows], min(len(rows), figures.MAX_PREDICTIONS)
+    paths, number = [*rows], min(len(rows), plots.MAX_PREDICTIONS)
     shown = [paths[round(place)] for place in torch.linspace(0, len(rows) - 1, number).tolist()]
     shown, pixels, _ = read_images(shown, classifier.image_shape)
     chosen = [rows[path] for path in shown]
     with warnings.catch_warnings():
         # matplotlib's font has no Chinese: boxes in the sheet do, the table has the names
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        sheet = figures.predictions(
+        sheet = plots.predictions(
             pixels.movedim(1, -1).numpy(),
             [Path(row.image).name for row in chosen],
             [row.predicted for row in chosen],
@@ -114,7 +115,7 @@ def _draw(rows: dict[str, Prediction], classifier: Classifier, title: str, path:
             title,
             len(rows),
         )
-        figures.save(sheet, path)
+        save(sheet, path)
 
 
 def table(rows: Sequence[Prediction], base: Path) -> str:

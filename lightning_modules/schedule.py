@@ -12,17 +12,36 @@ def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:  # noqa: AR
 
 
 def step(optimizer: Optimizer, total_steps: int, milestones: Sequence[float], gamma: float) -> LRScheduler:
-    """Multiply the learning rate by ``gamma`` at each of ``milestones``, parts of the training in (0, 1)."""
+    """Multiply the learning rate by ``gamma`` at each of ``milestones``.
+
+    Args:
+        optimizer: its rate is that at the start.
+        total_steps: of the whole training.
+        milestones: parts of the training after which the rate falls, in (0, 1).
+        gamma: factor by which the rate falls at a milestone, in (0, 1].
+    """
     return MultiStepLR(optimizer, [round(part * total_steps) for part in milestones], gamma)
 
 
 def cosine(optimizer: Optimizer, total_steps: int, final_lr: float) -> LRScheduler:
-    """Fall to ``final_lr`` along half a cosine (Loshchilov and Hutter, SGDR, 2017, without restarts)."""
+    """Fall along half a cosine (Loshchilov and Hutter, SGDR, 2017, without restarts).
+
+    Args:
+        optimizer: its rate is that at the start.
+        total_steps: of the whole training.
+        final_lr: learning rate at the end, in [0, inf).
+    """
     return CosineAnnealingLR(optimizer, total_steps, final_lr)
 
 
 def onecycle(optimizer: Optimizer, total_steps: int, warmup: float) -> LRScheduler:
-    """Rise to the optimizer's rate in the first ``warmup`` of the training, then fall (Smith, 2018)."""
+    """Rise to the optimizer's rate, then fall (Smith, 2018).
+
+    Args:
+        optimizer: its rate is that at the peak.
+        total_steps: of the whole training.
+        warmup: part of the training in which the rate rises, in (0, 1).
+    """
     return OneCycleLR(
         optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, pct_start=warmup
     )

@@ -2,13 +2,12 @@
 
 import logging
 import math
-import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -18,11 +17,12 @@ from experiment.errors import UserError
 from experiment.metrics import Predictions, rows, write_predictions
 from experiment.metrics.logits import recalls
 from experiment.results import table
-from experiment.run import Run, sha256
+from experiment.run import Run, describe, sha256
 from experiment.schema import chosen_metrics, flatten
 from experiment.sweep import swept
 from experiment.worker import PREEMPTED, ending_on_signals, requeue_slurm_job
 from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
+from lightning_modules.callbacks.non_finite_loss import Diverged
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.loading import load_checkpoint, load_weights
@@ -54,17 +54,22 @@ def train(config: DictConfig, run: Run) -> float | None:
 
 def _train(config: DictConfig, run: Run) -> float | None:
     with ending_on_signals(), run.session():
+        if run.is_job and run.state == "finished":  # by another process, while this one was starting
+            return cast(float | None, run.results.get("monitored"))
         try:
             measured = _fit_and_test(config, run)
         except (KeyboardInterrupt, SystemExit) as signal:
-            run.finish("interrupted")
+            if run.has_begun:
+                run.finish("interrupted")
             if isinstance(signal, SystemExit) and signal.code == PREEMPTED:
                 raise
             raise KeyboardInterrupt from signal  # Lightning turns Ctrl-C into an exit
         except BaseException as failure:
-            run.finish(
-                "failed", error=f"{type(failure).__name__}: {failure}", traceback=traceback.format_exc()
-            )
+            if run.has_begun:
+                run.log_traceback(failure)
+                run.finish("failed", error=describe(failure), diverged=isinstance(failure, Diverged))
+            else:
+                run.withdraw(failure)
             raise
         run.finish("finished", **measured)
         log.info(table(run.results, run.folder))
@@ -113,7 +118,6 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     data.load()
     _check_data(run, data)
     _check_metrics(config, data)
-    _record_data(run, data)
     module = build_classifier(config, data)
     last = run.folder / "checkpoints" / "last.ckpt"
     step = None
@@ -126,7 +130,10 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
         f"{run.folder.name}: {_short_name(config.model)}, {cost['parameters']:,} parameters, "
         f"on {data.dataset} ({sizes} images), {trainer.strategy.root_device}"
     )
+    begin = _Begin(run, data)
+    trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
+    begin.on_train_start(trainer, module)  # where all epochs were done and only the test is left
     # without checkpoints there are only the last weights, and the results say so
     best = run.folder / "checkpoints" / "best.ckpt" if config.callbacks.get("checkpoint") else None
     tested = test(trainer, module, data, best, run.folder / "predictions.npz")
@@ -207,10 +214,18 @@ def _check_data(run: Run, data: ImageDataModule) -> None:
         )
 
 
-def _record_data(run: Run, data: ImageDataModule) -> None:
-    facts = {"dataset": data.dataset, "fingerprint": data.fingerprint, "sizes": data.sizes, **data.notes}
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    run.record(data=facts, gpus=devices, threads=torch.get_num_threads())
+class _Begin(Callback):
+    """Notes in the run's folder that the training begins, when nothing more can keep it from that."""
+
+    def __init__(self, run: Run, data: ImageDataModule) -> None:
+        self.run, self.data = run, data
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.run.has_begun:
+            return
+        data = {name: getattr(self.data, name) for name in ("dataset", "fingerprint", "sizes")}
+        devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        self.run.begin(data=data | self.data.notes, gpus=devices, threads=torch.get_num_threads())
 
 
 def _parameters(network: nn.Module) -> int:

@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import functools
+import logging
 import runpy
 import sys
 from collections.abc import Callable
@@ -51,11 +52,14 @@ def run_door(
 
     def call(script: str, *arguments: object) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        code: object = 0
+        root, code = logging.getLogger(), 0
+        before = root.handlers[:]  # Hydra leaves one that writes to this test's output
         try:
             runpy.run_path(str(Path(__file__).parents[1] / script), run_name="__main__")
         except SystemExit as end:
             code = end.code
+        finally:
+            root.handlers[:] = before
         out, err = capsys.readouterr()
         return SimpleNamespace(code=code, out=out, err=err)
 

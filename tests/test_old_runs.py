@@ -55,5 +55,6 @@ def test_an_old_killed_run_is_resumed(old_run, run_door):
     assert run.status == "finished"
     after = run.metrics
     assert [row["epoch"] for row in after] == [1, 2, 3, 4, 5, 6]
-    assert [row["val_loss"] for row in after[: len(before)]] == [row["val_loss"] for row in before]
+    assert after[0] == before[0]  # of the checkpoint; the epoch that was killed is computed by today's engine
+    assert after[1]["val_loss"] == pytest.approx(before[1]["val_loss"], rel=1e-5)
     assert after[-1]["train_loss"] < before[0]["train_loss"]

@@ -12,8 +12,8 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 
-from experiment import figures
 from experiment.errors import UserError
+from experiment.plots import run as plots
 from experiment.run import Run
 from lightning_modules.data.decoding import read_images
 from lightning_modules.data.sources import mnist_mini
@@ -205,7 +205,7 @@ def test_what_is_no_checkpoint_of_this_network(
 def test_the_contact_sheet_says_what_it_shows(number: int, total: int, told: str):
     images = np.zeros((number, 6, 8, 1), dtype=np.uint8)
     names = [f"a long and winding name {index}.png" for index in range(number)]
-    figure = figures.predictions(images, names, ["cat"] * number, [0.987] * number, "Predictions", total)
+    figure = plots.predictions(images, names, ["cat"] * number, [0.987] * number, "Predictions", total)
     texts = [text.get_text() for text in figure.findobj(Text)]
     assert any(told in text for text in texts)
     assert texts.count("cat") == texts.count("98.7 %") == number

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 
 from experiment.command_line import CONFIG_DIR
 from experiment.config import digest, run_config
-from experiment.run import Run
+from experiment.errors import UserError
+from experiment.run import Busy, Run
 from experiment.sweep import Job
 from experiment.worker import claim_gpu
 
@@ -108,6 +109,72 @@ def test_failures_are_told_when_they_happen_and_only_they_are_run_again(tmp_path
     assert again == {failed.folder.name}
 
 
+def test_a_start_while_the_data_is_away_costs_nothing(tmp_path, monkeypatch, run_door):
+    """A killed and a finished job, then a start that cannot begin, then one that can."""
+    from lightning_modules.data import ImageDataModule
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-m", *SMALL, "trainer.max_epochs=2", "seed=0,1", "sweep.name=s"]
+    assert run_door("train.py", *arguments).code in (0, None)
+    whole = figures(tmp_path)
+    killed, _ = (run for _, run in sorted(runs(tmp_path).items()))
+    killed.record(status="running")
+    (killed.folder / "results.json").unlink()
+    kept = {path.name: path.read_bytes() for path in killed.folder.glob("*/*.ckpt")}
+
+    def away(self) -> None:
+        raise UserError("the data is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageDataModule, "load", away)
+        done = run_door("train.py", *arguments)
+    assert done.code == 1
+    assert "NOT STARTED UserError: the data is away (as before: running)" in done.out
+    assert "KILLED" in done.out
+    assert killed.state == "killed"
+    assert {path.name: path.read_bytes() for path in killed.folder.glob("*/*.ckpt")} == kept
+    assert len(killed.metrics) == 2
+
+    done = run_door("train.py", *arguments)
+    assert done.code in (0, None), done.out + done.err
+    assert figures(tmp_path) == whole
+    assert len(killed.provenance["resumed"]) == 1  # it went on from its checkpoint
+    assert not (tmp_path / "outputs" / "s" / ".old").exists()
+
+
+def test_who_loses_a_race_for_a_job_leaves_it_alone(tmp_path, monkeypatch, run_door):
+    """Another process trains the job when this one's turn comes, and has finished it at the end."""
+    from lightning_modules import training
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-m", *SMALL, "trainer.max_epochs=1", "seed=0", "sweep.name=s"]
+    train = training.train
+
+    def race(config, run) -> float | None:
+        with Run(run.folder).session():  # the other process
+            with pytest.raises(Busy) as lost:
+                train(config, run)
+            run.write_json("results.json", {"status": "finished", "epochs": 1, "test_acc": 0.5})
+            run.record(status="finished", end="now")
+        raise lost.value
+
+    monkeypatch.setattr(training, "train", race)
+    done = run_door("train.py", *arguments)
+    (run,) = runs(tmp_path).values()
+    assert run.state == "finished"
+    assert run.results["test_acc"] == 0.5
+    assert done.code in (0, None), done.out
+
+
+def test_failed_folders_of_other_sweeps_do_not_stop_this_one(tmp_path, monkeypatch, run_door):
+    monkeypatch.chdir(tmp_path)
+    old = tmp_path / "outputs" / "s" / "seed=9-00000000"
+    old.mkdir(parents=True)
+    (old / "provenance.json").write_text('{"status": "failed"}')
+    arguments = ["-m", *SMALL, "trainer.max_epochs=1", "seed=0", "sweep.name=s", "sweep.fail_fast=true"]
+    assert run_door("train.py", *arguments).code in (0, None)
+
+
 def test_fail_fast_starts_nothing_after_a_failure(tmp_path):
     code, output, _ = sweep(
         *SMALL, "trainer.max_epochs=1", "optimizer=sgd", "optimizer.lr=1e30,0.01", "sweep.fail_fast=true",
@@ -177,7 +244,7 @@ def test_a_search_is_kept_and_goes_on(tmp_path):
         (["trainer=ddp", "seed=0,1"], "trainer.strategy=ddp: a sweep gives each job one device"),
         (["hydra/launcher=joblb", "seed=0,1"], "joblb"),
         (["experiment=label_smoothing", "loss.label_smoothing=0,2"], "loss.label_smoothing=2"),
-        (["sweep.dry_rn=true", "seed=0,1"], "Did you mean sweep.dry_run?"),
+        (["sweep.dry_rn=true", "seed=0,1"], "Did you mean sweep.dry_run=true?"),
         (["model.dropout=interval(0,0.5)"], "hydra/sweeper=optuna draws from intervals"),
         (["resume=outputs/run"], "resume= continues one run: leave -m out"),
     ],
@@ -233,7 +300,7 @@ def same(given: str | None, wanted: str) -> bool:
 def test_a_job_is_its_configuration(tmp_path, configure):
     config = run_config(configure("data=cifar10"))
     job = Job(tmp_path, {"seed": "0"}, config, {})
-    assert job.lay_out()
+    assert job.prepare()
     assert job.status == "pending"
     again = Job(tmp_path, {"other": "name"}, config, {})
     assert again.run.folder == job.run.folder
@@ -246,12 +313,13 @@ def test_a_job_is_its_configuration(tmp_path, configure):
 
 def test_a_job_that_another_process_trains_is_left_to_it(tmp_path, configure):
     job = Job(tmp_path, {"seed": "0"}, run_config(configure()), {})
-    job.lay_out()
+    job.prepare()
     with job.run.session():
+        job.run.begin()
         assert job.status == "running"
-        assert not job.lay_out()
+        assert not job.prepare()
     assert job.status == "killed"
-    assert job.lay_out()
+    assert job.prepare()
 
 
 def test_processes_of_a_sweep_share_out_the_gpus(tmp_path):

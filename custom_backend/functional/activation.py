@@ -90,7 +90,7 @@ def normal_cdf(x: Array) -> Array:
     b, before = 0 * t, 0 * t
     for coefficient in _chebyshev()[:0:-1]:
         b, before = 2 * t * b - before + coefficient, b
-    upper = t * b - before + _chebyshev()[0]
+    upper = xp.where(xp.abs(x) >= 9, 1.0, t * b - before + _chebyshev()[0])
     return xp.where(x >= 0, upper, 1 - upper)
 
 

@@ -58,17 +58,17 @@ def one_hot(labels: Array, logits: Array, where: str) -> Array:
     return xp.astype(arange(labels, classes)[:, None] == labels[None, :], logits.dtype)
 
 
-def check_loss(where: str, reduction: str, **settings: float | Array | None) -> None:
-    """Check the settings of a loss: numbers (arrays, too, of weights) that are finite and not negative."""
+def check_loss(where: str, reduction: str, **settings: Any) -> None:
+    """Check the settings of a loss: numbers, or lists of them, that are finite and not negative."""
     require(reduction in REDUCTIONS, where, f"reduction one of {', '.join(REDUCTIONS)}", repr(reduction))
     for name, value in settings.items():
         if value is None or hasattr(value, "shape"):
             continue
         most = 1 if name == "label_smoothing" else math.inf
-        right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
-        right = right and math.isfinite(value)
         limits = "in [0, 1]" if most == 1 else "of at least 0"
-        require(right, where, f"a number {name} {limits}", repr(value))
+        for each in value if isinstance(value, list | tuple) else [value]:
+            right = isinstance(each, int | float) and not isinstance(each, bool) and 0 <= each <= most
+            require(right and math.isfinite(each), where, f"a number {name} {limits}", repr(each))
 
 
 def _class_weights(where: str, name: str, weight: Array, logits: Array) -> Array:
@@ -117,7 +117,7 @@ def cross_entropy_forward(
         column = _class_weights(where, "weight", weight, logits)
         q, weights = q * column, weights * column
     log_p, _ = log_softmax_forward(logits)
-    losses = -xp.sum(xp.where(q > 0, q * log_p, 0.0), axis=0)
+    losses = -xp.sum(q * xp.where(q > 0, log_p, 0.0), axis=0)
     value, divisor = _reduced(losses, reduction, weights)
     return value, (log_p, q, divisor)
 
@@ -164,7 +164,7 @@ def focal_loss_backward(saved: Any, grad: Array | float = 1.0) -> Array:
     xp = namespace(log_p)
     u, pt = -xp.expm1(log_pt), xp.exp(log_pt)
     ratio = xp.where(u > 0, log_pt / xp.where(u > 0, u, 1.0), -1.0)
-    slope = -alpha * u**gamma * (1 - gamma * xp.where(pt > 0, pt * ratio, 0.0))
+    slope = -alpha * u**gamma * (1 - gamma * pt * xp.where(pt > 0, ratio, 0.0))
     return (hot - xp.exp(log_p)) * slope[None, :] * _per_sample(grad, divisor)
 
 

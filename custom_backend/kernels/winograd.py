@@ -12,6 +12,9 @@ neural networks (2016), F(2 × 2, 3 × 3).
 
 Tiles lie two pixels apart. That each sum runs over contiguous memory, images have even and odd columns apart,
 (C, H, 2, W / 2, N); an array of transformed tiles is (4, 4, channels, rows, columns, batch).
+
+The sums take a pixel of ∞ to its neighbours' outputs as ∞ − ∞, which is NaN. So what comes out not finite,
+or too large for the dtype on the way, is computed again by im2col.
 """
 
 from typing import Any
@@ -21,6 +24,7 @@ import numpy.typing as npt
 
 from custom_backend.array import Pair, matmul
 from custom_backend.functional.convolution import Geometry, output_size
+from custom_backend.kernels import im2col
 from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.im2col import blocks
 from custom_backend.kernels.memory import empty
@@ -162,26 +166,30 @@ def _empty_tiles(channels: int, rows: slice, cols: slice, like: FloatArray) -> F
     return empty((4, 4, channels, *shape), like.dtype)
 
 
-def _filter(x: FloatArray, kernels: FloatArray, size: Pair, padding: Pair) -> FloatArray:
-    """Correlate x (C, H, W, N) with transformed kernels (16, O, C) to (O, *size, N).
+def _filter(x: FloatArray, kernels: FloatArray, size: Pair, padding: Pair) -> FloatArray | None:
+    """Correlate x (C, H, W, N) with transformed kernels (16, O, C) to (O, *size, N); None if not finite.
 
-    Of transformed tiles there are never more than `im2col.CACHE` bytes a thread (or one tile
-    of each image).
+    Of transformed tiles there are never more than `im2col.CACHE` bytes a thread (or one tile of each image).
     """
     (_, outputs, channels), batch = kernels.shape, x.shape[3]
     (height, width), padded = _tiled(x, size, padding)
     y, tile = empty((outputs, *size, batch), x.dtype), 16 * (channels + outputs) * batch * x.itemsize
+    infinite: list[int] = []
 
     def multiply(start: int, stop: int) -> None:
         for rows, cols, _ in blocks(start, stop, width, batch, tile):
             before, after = _empty_tiles(channels, rows, cols, x), _empty_tiles(outputs, rows, cols, x)
             _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
-            np.matmul(kernels, before.reshape(16, channels, -1), out=after.reshape(16, outputs, -1))
-            _from_tiles(_runs(after), rows.start, cols.start, batch, _runs(y))
+            block = y[:, 2 * rows.start : 2 * rows.stop, 2 * cols.start : 2 * cols.stop]
+            with np.errstate(invalid="ignore", over="ignore"):  # see above
+                np.matmul(kernels, before.reshape(16, channels, -1), out=after.reshape(16, outputs, -1))
+                _from_tiles(_runs(after), rows.start, cols.start, batch, _runs(y))
+                if not np.isfinite(block.sum()):
+                    infinite.append(start)
             del before, after  # so that the next block lies in the same memory, which the cache still holds
 
     split(multiply, height * width, kernels.size * height * width * batch // PRODUCTS)
-    return y
+    return None if infinite else y  # to be computed again, see above
 
 
 def correlate(x: FloatArray, weight: FloatArray, geometry: Geometry) -> FloatArray:
@@ -189,7 +197,8 @@ def correlate(x: FloatArray, weight: FloatArray, geometry: Geometry) -> FloatArr
     outputs, channels = weight.shape[:2]
     kernels = matmul(OF_KERNEL.astype(weight.dtype), weight.reshape(-1, 9).T)
     size = output_size(x.shape[1:3], *geometry.window)
-    return _filter(x, kernels.reshape(16, outputs, channels), size, geometry.padding)
+    y = _filter(x, kernels.reshape(16, outputs, channels), size, geometry.padding)
+    return im2col.correlate(x, weight, geometry) if y is None else y
 
 
 def input_gradient(
@@ -199,7 +208,9 @@ def input_gradient(
     outputs, channels = weight.shape[:2]
     kernels = matmul(OF_KERNEL[:, ::-1].astype(weight.dtype), weight.reshape(-1, 9).T)
     turned = kernels.reshape(16, outputs, channels).swapaxes(1, 2)
-    return _filter(grad, turned, (shape[1], shape[2]), (2 - geometry.padding[0], 2 - geometry.padding[1]))
+    padding = 2 - geometry.padding[0], 2 - geometry.padding[1]
+    grad_x = _filter(grad, turned, (shape[1], shape[2]), padding)
+    return im2col.input_gradient(shape, weight, grad, geometry) if grad_x is None else grad_x
 
 
 def weight_gradient(x: FloatArray, grad: FloatArray, geometry: Geometry) -> FloatArray:
@@ -215,10 +226,13 @@ def weight_gradient(x: FloatArray, grad: FloatArray, geometry: Geometry) -> Floa
             before, after = _empty_tiles(channels, rows, cols, x), _empty_tiles(outputs, rows, cols, x)
             _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
             _gradient_to_tiles(_runs(grad), rows.start, cols.start, batch, _runs(after))
-            total += after.reshape(16, outputs, -1) @ before.reshape(16, channels, -1).swapaxes(1, 2)
+            with np.errstate(invalid="ignore", over="ignore"):  # see above
+                total += after.reshape(16, outputs, -1) @ before.reshape(16, channels, -1).swapaxes(1, 2)
             del before, after  # see _filter
         return total
 
     total = split_sum(multiply, height * width, 16 * channels * outputs * height * width * batch // PRODUCTS)
+    if not np.isfinite(total).all():
+        return im2col.weight_gradient(x, grad, geometry)
     gradient: FloatArray = matmul(total.reshape(16, -1).T, OF_KERNEL.astype(x.dtype))
     return gradient.reshape(outputs, channels, 3, 3)

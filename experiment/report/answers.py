@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiment.report import units
+from experiment.metrics import row, units
 from experiment.report.questions import Claim, Contrast, Question
 from experiment.report.runs import Collection
 from experiment.report.sequential import look_levels
@@ -47,18 +47,22 @@ class Finding:
 VERDICTS = {
     "held": "good", "held in direction": "good", "better": "good", "equivalent": "neutral",
     "no such effect": "bad", "contradicted": "bad", "worse": "bad", "undecided": "open", "no verdict": "open",
-    "measured": "neutral",
+    "measured": "neutral", "decided": "good",
 }  # fmt: skip
 """First words of a verdict, and what they mean for the claim."""
 
 
 @dataclass
 class Answer:
-    """A question with what was found: a finding for each contrast, the verdict and the next command."""
+    """A question with what was found: a finding for each contrast, the verdict and the next command.
+
+    ``leader`` is the best setting of a comparison so far.
+    """
 
     question: Question
     findings: list[Finding]
     verdict: str = ""
+    leader: str = ""
     next_step: str = ""
 
     @property
@@ -69,8 +73,19 @@ class Answer:
     @property
     def kind(self) -> str:
         """``good``, ``bad``, ``neutral`` or ``open``."""
-        first = re.split("[:,]", self.verdict)[0]
-        return VERDICTS.get(first, "good" if self.question.changed and " beats " in self.verdict else "open")
+        return VERDICTS[re.split("[:,]| \\(", self.verdict)[0]]
+
+    @property
+    def claimed(self) -> tuple[float, float] | None:
+        """The claimed size, from–to, as an effect is measured."""
+        return _claimed(self.claim) if self.claim.claimed else None
+
+    @property
+    def measured(self) -> str:
+        """The number of a benchmark beside the claimed one."""
+        value = self.question.measured
+        assert value is not None
+        return self.effect(Finding(Estimate(1, value, low=value, high=value)))
 
     def name(self, contrast: Contrast) -> str:
         """The sum as one writes it: ``optimizer.lr=0.1 − optimizer.lr=0.01``, with ÷ for a ratio."""
@@ -135,37 +150,31 @@ def answer(asked: Sequence[Question], runs: Collection, delta: float | None = No
     return answers
 
 
-def decide(question: Question, max_seeds: int, contrasts: int) -> tuple[bool, list[str]]:
-    """Whether a claim is decided after the seeds so far, and its verdict contrast by contrast.
+def is_decided(asked: Sequence[Question], runs: Collection) -> bool:
+    """Whether every claim of a sequential sweep has a verdict, or can have none; valid after every seed."""
+    return not any("undecided" in given.verdict for given in answer(asked, runs) if given.question.sweep)
 
-    Valid after every seed: see :mod:`experiment.report.sequential`.
 
-    Args:
-        question: a claim, with what its sweep has until now.
-        max_seeds: after which the sweep ends in any case.
-        contrasts: of all claims of the sweep, among which the level is shared out.
+def _finding(question: Question, contrast: Contrast) -> Finding:
+    """Mean and interval over seeds.
+
+    In a sequential sweep those of the first look that decided, or of the last one: seeds added for another
+    claim change nothing.
     """
-    verdicts = []
-    for contrast in question.contrasts:
-        finding = _finding(question, contrast, max_seeds, contrasts)
-        for name, p in _tests(question.claim, finding, None).items():
-            setattr(finding, name, p)
-        verdicts.append(_verdict(question, contrast, finding, None, contrasts))
-    return not any(verdict.startswith("undecided") for verdict in verdicts), verdicts
-
-
-def _finding(question: Question, contrast: Contrast, max_seeds: int = 0, contrasts: int = 0) -> Finding:
-    """Mean and interval over seeds; in a sequential sweep at the level of the look after so many seeds."""
     values = list(contrast.seeds.values())
     size = 1.0 if question.claim.is_ratio else contrast.size
     sweep = question.sweep
-    if not max_seeds and sweep and sweep.max_seeds:
-        max_seeds, contrasts = sweep.max_seeds, sweep.contrasts
-    if not max_seeds:
+    if not (sweep and sweep.max_seeds):
         return Finding(estimate(values, size))
-    levels = look_levels(max_seeds, LEVEL / contrasts)
-    level = levels.get(min(len(values), max_seeds), 0.0)
-    return Finding(estimate(values, size, max(level, 1e-12)), level)
+    finding = Finding(estimate(values, size), 0.0)
+    for n, level in look_levels(sweep.max_seeds, LEVEL / sweep.contrasts).items():
+        if n <= len(values):
+            finding = Finding(estimate(values[:n], size, max(level, 1e-12)), level)
+            for name, p in _tests(question.claim, finding, None).items():
+                setattr(finding, name, p)
+            if not _verdict(question, contrast, finding, None, 1).startswith("undecided"):
+                break
+    return finding
 
 
 def _tests(claim: Claim, finding: Finding, delta: float | None) -> dict[str, float]:
@@ -178,7 +187,7 @@ def _tests(claim: Claim, finding: Finding, delta: float | None) -> dict[str, flo
             found.p_below(least) if found.mean < least else found.p_above(most) if found.mean > most else 1.0
         )
         tests["p_size"] = min(1.0, 2 * one_sided)
-    if (half := _delta(claim, delta)) is not None:
+    if (half := equivalence(claim, delta)) is not None:
         # a look's interval is two-sided: both one-sided tests at half its level
         tests["p_equivalent"] = found.p_equivalent(half) * (1 if finding.level == LEVEL else 2)
     return tests
@@ -190,7 +199,8 @@ def _claimed(claim: Claim) -> tuple[float, float]:
     return (math.log(least), math.log(most)) if claim.is_ratio else (least, most)
 
 
-def _delta(claim: Claim, delta: float | None) -> float | None:
+def equivalence(claim: Claim, delta: float | None) -> float | None:
+    """Half the width of the region in which an effect counts as none: the claim's, its size, or ``delta``."""
     if claim.delta is not None:
         return math.log1p(claim.delta) if claim.is_ratio else claim.delta
     if claim.claimed:
@@ -203,7 +213,8 @@ def _verdict(
 ) -> str:
     """What a contrast says, in words."""
     claim, found = question.claim, finding.found
-    good, bad = ("better", "worse") if question.changed else ("held", "contradicted")
+    words = ("better", "worse")[:: row(claim.metric).sign]  # of a higher value and of a lower one
+    good, bad = words if question.changed else ("held", "contradicted")
     if contrast.failed:
         listed = ", ".join(f"{k} of {n} runs of {setting}" for setting, (k, n) in contrast.failed.items())
         return f"no verdict: {listed} failed, and those that are left are survivors"
@@ -230,7 +241,7 @@ def _verdict(
             return "held in direction, smaller than claimed"
         return "held: larger than claimed" if is_sized and found.mean > most else good
     if finding.p_equivalent < finding.level:
-        half = units.effect(claim.metric, claim.is_ratio, _delta(claim, delta) or 0.0).lstrip("+×")
+        half = units.effect(claim.metric, claim.is_ratio, equivalence(claim, delta) or 0.0).lstrip("+×")
         sign = "×÷" if claim.is_ratio else "±"
         return f"equivalent: within {sign}{half}{units.unit(claim.metric, is_effect=not claim.is_ratio)}"
     if is_sized and found.mean < least:
@@ -295,21 +306,22 @@ def _winner(given: Answer) -> str:
     means = {setting: math.fsum(values) / len(values) for setting, values in total.items() if values}
     if not means:
         return "undecided: no seed has a finished run of two settings"
-    best = max(means, key=means.__getitem__)
+    better = row(given.claim.metric).sign
+    best = given.leader = max(means, key=lambda setting: better * means[setting])
     told: list[tuple[str, Finding, float]] = []
     for finding, contrast in zip(given.findings, question.contrasts, strict=True):
         if best in contrast.terms and finding.found.n:
             (other,) = set(contrast.terms) - {best}
             told.append((other, finding, contrast.terms[best]))
-    told.sort(key=lambda item: -means.get(item[0], -math.inf))
+    told.sort(key=lambda item: -better * means.get(item[0], -better * math.inf))
     if not told:
         return "undecided: no seed has a finished run of two settings"
     runner_up, finding, sign = told[0]
     by = _signed(given.claim, finding.found, sign)
-    beaten = [other for other, f, s in told if f.is_significant and s * f.found.mean > 0]
+    beaten = [other for other, f, s in told if f.is_significant and better * s * f.found.mean > 0]
     if len(beaten) == len(told):
         rest = "" if len(told) == 1 else " and all others"
-        return f"{together}{best} beats {runner_up}{rest}: {by}, p = {finding.p:.2g} corrected"
+        return f"decided: {together}{best} beats {runner_up}{rest}: {by}, p = {finding.p:.2g} corrected"
     undecided = ", ".join(other for other, *_ in told if other not in beaten)
     text = f"undecided: {together}{best} leads {undecided}, by {by} over {runner_up}, but chance may do that"
     text = (

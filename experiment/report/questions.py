@@ -62,6 +62,7 @@ class Contrast:
         seeds: seed → mean of the sums of its pairs; what the statistics see.
         unpaired: other pairs → the settings they lack.
         failed: setting → its failed runs and all its runs, where some failed.
+        datasets: setting → its data set.
         scope: data set, size and network, in a phrase.
         along: settings that change along with what is compared, on one data set: no verdict then.
         across: settings that change from one data set to the other, beside the named ones.
@@ -74,6 +75,7 @@ class Contrast:
     seeds: dict[str, float] = field(default_factory=dict)
     unpaired: dict[Pair, list[str]] = field(default_factory=dict)
     failed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    datasets: dict[str, str] = field(default_factory=dict)
     scope: str = ""
     along: list[str] = field(default_factory=list)
     across: list[str] = field(default_factory=list)
@@ -321,6 +323,7 @@ def _contrast(
         values: dict[Pair, list[float]] = defaultdict(list)
         runs[setting] = defaultdict(list)
         failed = 0
+        contrast.datasets[setting] = " and ".join(dict.fromkeys(run.dataset for _, run in cell if run.config))
         for pair, run in cell:
             value = run.metric(claim.metric)
             if run.has_failed(claim.metric):

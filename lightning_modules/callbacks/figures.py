@@ -1,5 +1,6 @@
 """The pictures of a run, as files and in TensorBoard."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from experiment import figures
 from experiment.metrics.logits import confusion
+from experiment.plots import run as plots
+from experiment.plots.style import png, write_png
 from lightning_modules.callbacks.checkpoint import BestAndLast
 from lightning_modules.callbacks.history import History
 from lightning_modules.classifier import Classifier
@@ -43,9 +46,11 @@ class Figures(Callback):
         data = _data(trainer)
         if trainer.is_global_zero:
             originals, augmented, labels = data.samples(self.samples, self.draws)
+            if not data.augmentation:
+                augmented = augmented[:0]  # seven copies tell nothing
             names = [data.classes[label] for label in labels]
             title = f"Training samples of {data.dataset}, {'' if data.augmentation else 'not '}augmented"
-            figure = figures.augmented_samples(_pixels(originals), _pixels(augmented), names, title)
+            figure = plots.augmented_samples(_pixels(originals), _pixels(augmented), names, title)
             self._save(trainer, figure, "augmented_samples")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,7 +68,8 @@ class Figures(Callback):
             subtitle = (
                 f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
             )
-            figure = figures.training_curves(rows, folder.name, subtitle, _beside_loss(trainer))
+            beside, monitor = _beside_loss(trainer)
+            figure = plots.training_curves(rows, folder.name, subtitle, beside, monitor)
             self._save(trainer, figure, "training_curves")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -89,7 +95,7 @@ class Figures(Callback):
         self._true = torch.cat([self._true, labels[wrong].cpu()])
         self._predicted = torch.cat([self._predicted, predicted[wrong].cpu()])
         self._confidences = torch.cat([self._confidences, confidences[wrong].cpu()])
-        keep = self._confidences.argsort(descending=True)[: figures.MAX_MISTAKES]
+        keep = self._confidences.argsort(descending=True)[: plots.MAX_MISTAKES]
         self._images, self._true = self._images[keep], self._true[keep]
         self._predicted, self._confidences = self._predicted[keep], self._confidences[keep]
 
@@ -101,8 +107,8 @@ class Figures(Callback):
         counts = confusion(pl_module.tested.logits, pl_module.tested.labels)
         classes = _data(trainer).classes
         folder = Path(trainer.default_root_dir).name
-        self._save(trainer, figures.confusion_matrix(counts, classes, folder), "confusion_matrix")
-        figure = figures.mistakes(
+        self._save(trainer, plots.confusion_matrix(counts, classes, folder), "confusion_matrix")
+        figure = plots.mistakes(
             _pixels(self._images),
             [classes[label] for label in self._true],
             [classes[label] for label in self._predicted],
@@ -115,20 +121,25 @@ class Figures(Callback):
     def _save(self, trainer: Trainer, figure: Figure, name: str) -> None:
         folder = Path(trainer.default_root_dir) / "figures"
         folder.mkdir(exist_ok=True)
-        figures.save(figure, folder / f"{name}.png")
+        content = png(figure)
+        write_png(content, folder / f"{name}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(name, figure, trainer.global_step)
+                pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+                logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
 
 
-def _beside_loss(trainer: Trainer) -> str:
-    """The metric that is drawn beside the loss: the monitored one, else the first of every epoch; or none."""
+def _beside_loss(trainer: Trainer) -> tuple[str, str]:
+    """The metric that is drawn beside the loss, and the column that the best epoch is best in.
+
+    The former is the monitored one, else the first of every epoch, or none.
+    """
     module = trainer.lightning_module
     assert isinstance(module, Classifier)
     keys = [metric.key for metric in module.metrics if metric.when == "epoch"]
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    monitored = [c.monitor.removeprefix("val_") for c in callbacks if isinstance(c, BestAndLast)]
-    return next((key for key in [*monitored, *keys] if key in keys), "")
+    monitor = next((c.monitor for c in callbacks if isinstance(c, BestAndLast)), "val_acc")
+    return next((key for key in [monitor.removeprefix("val_"), *keys] if key in keys), ""), monitor
 
 
 def _data(trainer: Trainer) -> ImageDataModule:

@@ -9,6 +9,10 @@ from torch import Tensor
 from experiment.errors import UserError
 
 
+class Diverged(UserError):
+    """The loss is no longer a number: going on from a checkpoint would meet that again."""
+
+
 class NonFiniteLoss(Callback):
     """Raises at the first loss that is NaN or infinite, naming step and learning rate.
 
@@ -35,7 +39,7 @@ class NonFiniteLoss(Callback):
         """Look at the losses since the last look.
 
         Raises:
-            UserError: if one is not finite.
+            Diverged: if one is not finite.
         """
         self.pending.append((trainer.global_step, self._rate, outputs["loss"]))
         if len(self.pending) < self.every and not trainer.is_last_batch:
@@ -43,7 +47,7 @@ class NonFiniteLoss(Callback):
         finite = torch.isfinite(torch.stack([loss for _, _, loss in self.pending])).tolist()
         for (step, rate, loss), is_finite in zip(self.pending, finite, strict=True):
             if not is_finite:
-                raise UserError(
+                raise Diverged(
                     f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch + 1}, "
                     f"learning rate {rate:.3g}). Lower optimizer.lr, set trainer.gradient_clip_val=1, "
                     "or look at the data. checkpoints/ holds the weights of the last epoch before"

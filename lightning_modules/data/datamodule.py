@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor
 
 from experiment.errors import UserError
+from experiment.instantiate import load
 from lightning_modules.data.augment import IDENTITY, Augmentation, to_float
 from lightning_modules.data.image_set import (
     ImageSet,
@@ -204,10 +205,11 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def _data(self) -> ImageSet:
-        if self.dataset not in SOURCES:
+        if self.dataset not in SOURCES and "." not in self.dataset:
             raise UserError(f"data.dataset={self.dataset}: there are {', '.join(SOURCES)}")
-        source = SOURCES[self.dataset]
-        options = {name: self.options[name] for name in inspect.signature(source).parameters}
+        source = SOURCES.get(self.dataset) or load(self.dataset)
+        taken = inspect.signature(source).parameters
+        options = {name: option for name, option in self.options.items() if name in taken}
         if options.get("root", ...) is None:
             raise UserError(f"{self.dataset} is read from files: set data.root=PATH, or DATA_ROOT")
         images = source(**options)

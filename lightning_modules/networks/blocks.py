@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, TypedDict, Unpack
+from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from torch import nn as torch_nn
 
@@ -17,12 +17,14 @@ Shape = tuple[int, int, int]
 class Knobs(TypedDict):
     """What every architecture lets the user choose: the keys of ``model`` in the configuration."""
 
-    widths: Sequence[int]
-    pooling: str
-    dropout: float
-    batch_norm: bool
-    activation: str
-    init: str
+    widths: Annotated[Sequence[int], "[1, inf)", "output channels of each convolution"]
+    pooling: Annotated[
+        Literal["adaptive_avg", "fixed_avg", "fixed_max"], "last pooling before the classifier"
+    ]
+    dropout: Annotated[float, "[0, 1)", "probability of zeroing an activation in the classifier"]
+    batch_norm: Annotated[bool, "batch normalisation after every convolution"]
+    activation: Annotated[Literal["relu", "leaky_relu", "selu", "sigmoid"], "nonlinearity of every layer"]
+    init: Annotated[Literal["torch", "he"], "initial weights: torch's default or He's normal"]
 
 
 def conv_classifier(

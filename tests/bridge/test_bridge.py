@@ -8,6 +8,8 @@ from torch.nn import functional
 from torch_reference import ENGINE, batch, both, network
 
 from lightning_modules import bridge
+from lightning_modules.focal_loss import FocalLoss
+from lightning_modules.networks.resnet import resnet
 from lightning_modules.optim import CustomAdam
 
 
@@ -70,6 +72,34 @@ def test_fifty_adam_steps_in_lockstep(dtype, tolerance):
         assert loss.item() == pytest.approx(expected.item(), abs=tolerance)
 
 
+def _residual_networks(dtype):
+    results = []
+    for module in (ENGINE, nn):
+        torch.manual_seed(0)
+        results.append(
+            resnet(module, (2, 13, 11), 5, widths=[4, 8], blocks=2, dropout=0.0, init="he").to(dtype)
+        )
+    return results
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-3)], ids=str)
+def test_a_residual_network_trains_in_lockstep(dtype, tolerance):
+    ours, theirs = _residual_networks(dtype)
+    assert_same_state(ours, theirs, 0)
+    optimizers = CustomAdam(ours.parameters(), lr=1e-3), torch.optim.Adam(theirs.parameters(), lr=1e-3)
+    for _ in range(10):
+        x, labels = batch(dtype)
+        losses = ENGINE.CrossEntropyLoss()(ours(x), labels), functional.cross_entropy(theirs(x), labels)
+        for optimizer, loss in zip(optimizers, losses, strict=True):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert losses[0].item() == pytest.approx(losses[1].item(), abs=tolerance)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=tolerance, atol=tolerance)
+
+
 def test_every_module_alone_equals_the_fused_run():
     pair = both()
     x, _ = batch()
@@ -93,6 +123,161 @@ def test_hooks_see_what_passes_between_layers():
         model(x.clone().requires_grad_()).sum().backward()
     torch.testing.assert_close(seen["ours"], seen["theirs"], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(seen["ours_grad"], seen["theirs_grad"], rtol=1e-9, atol=1e-9)
+
+
+def _calls(model, x):
+    """How often a global hook sees each kind of module."""
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, *_: seen.append(type(module).__name__)
+    )
+    try:
+        y = model(x)
+    finally:
+        handle.remove()
+    return y, seen
+
+
+def test_global_hooks_see_every_layer():
+    pair = both()
+    x, _ = batch()
+    (mine, seen), (other, expected) = _calls(pair.ours, x), _calls(pair.theirs, x)
+    assert seen == expected
+    torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+class Doubled(ENGINE.ReLU):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_code_of_the_users_own_runs():
+    """A subclass, a replaced forward of a module or of its class, a replaced call of all modules."""
+    x = torch.randn(4, 3, 6, 6)
+
+    def plain():
+        torch.manual_seed(0)
+        return ENGINE.Sequential(
+            ENGINE.Conv2d(3, 4, 3), ENGINE.BatchNorm2d(4), ENGINE.ReLU(), ENGINE.MaxPool2d(2)
+        )
+
+    expected = 2 * plain()(x)
+    subclassed, patched = plain(), plain()
+    subclassed[2] = Doubled()
+    torch.testing.assert_close(subclassed(x), expected)
+    forward = patched[2].forward
+    patched[2].forward = lambda x: 2 * forward(x)
+    torch.testing.assert_close(patched(x), expected)
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(ENGINE.ReLU, "forward", lambda self, x: 2 * x.clamp_min(0))
+        torch.testing.assert_close(plain()(x), expected)
+        context.undo()
+        seen, call = [], nn.Module.__call__
+        context.setattr(nn.Module, "__call__", lambda self, *args: seen.append(self) or call(self, *args))
+        plain()(x)
+        assert len(seen) == 5
+
+
+def test_an_engines_layers_are_classes():
+    numpy = bridge.namespace("numpy")
+    for engine in (ENGINE, numpy):
+        layer = engine.Conv2d(3, 4, 3)
+        assert isinstance(layer, engine.Conv2d)
+        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(engine.Sequential(layer), nn.Sequential)
+    assert bridge.namespace("numpy").Conv2d is numpy.Conv2d
+    assert not hasattr(numpy, "Conv3d")
+
+    class Own(numpy.Conv2d):
+        pass
+
+    assert Own(3, 4, 3).engine == "numpy"
+    assert type(pickle.loads(pickle.dumps(numpy.Conv2d(3, 4, 3)))) is numpy.Conv2d
+
+
+IN_PLACE = {"Conv2d": (3, 3, 3, 1, 1), "BatchNorm2d": (3,), "GroupNorm": (1, 3), "ReLU": ()}
+IN_PLACE |= {"MaxPool2d": (1,), "AvgPool2d": (1,)}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_result_may_be_changed_in_place(name):
+    x, results = torch.randn(2, 3, 5, 5, dtype=torch.float64), []
+    for module in (ENGINE, nn):
+        torch.manual_seed(0)
+        layer, own = getattr(module, name)(*IN_PLACE[name]).double(), x.clone().requires_grad_()
+        y = layer(own)
+        if module is ENGINE:
+            y += x
+            y = nn.ReLU(inplace=True)(y)
+        else:
+            y = nn.ReLU()(y + x)
+        y.square().sum().backward()
+        results.append([y, own.grad])
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layer", [ENGINE.Sigmoid(), ENGINE.Tanh(), ENGINE.Softmax(1)], ids=str)
+def test_a_result_that_backward_needs_may_not_be_changed_unnoticed(layer):
+    y = layer(torch.randn(2, 3, requires_grad=True))
+    y += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_an_input_that_backward_needs_may_not_be_changed_unnoticed():
+    for layer, needs_it in ((ENGINE.Conv2d(3, 3, 1), True), (ENGINE.SELU(), True), (ENGINE.ReLU(), False)):
+        own = torch.randn(2, 3, 5, 5, requires_grad=True)
+        x = own * 1
+        y = layer(x)
+        x += 1
+        if needs_it:
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                y.sum().backward()
+        else:
+            y.sum().backward()
+            assert torch.equal(own.grad, (own > 0).float())
+
+
+def test_gradients_of_an_evaluation_that_a_training_step_followed():
+    """The running statistics that it was normalised with have moved on."""
+    x, results = batch()[0], []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = ENGINE.Sequential(
+            ENGINE.BatchNorm2d(2), *[ENGINE.ReLU(), ENGINE.MaxPool2d(2)][: 2 * fused]
+        ).double()
+        for between in (True, False):
+            model[0].reset_running_stats()
+            own = x.clone().requires_grad_()
+            y = model.eval()(own)
+            if between:
+                model.train()(3 * x + 1)
+            model.zero_grad()
+            y.square().sum().backward()
+            results.append([own.grad, model[0].weight.grad.clone()])
+        for mine, other in zip(*results, strict=True):
+            assert torch.equal(mine, other)
+        results.clear()
+
+
+@pytest.mark.parametrize("average", ["update_bn", "training"])
+def test_momentum_none_averages_over_all_batches(average):
+    results = []
+    for module in (ENGINE, nn):
+        torch.manual_seed(0)
+        model = module.Sequential(
+            module.BatchNorm2d(2, momentum=None), module.ReLU(), module.MaxPool2d(2)
+        ).double()
+        batches = [batch()[0] for _ in range(3)]
+        if average == "update_bn":
+            torch.optim.swa_utils.update_bn(batches, model)
+        else:
+            for x in batches:
+                model(x)
+        results.append(model)
+    assert_same_state(*results)
+    assert results[0][0].num_batches_tracked == 3
 
 
 def test_a_frozen_normalisation_in_a_training_network():
@@ -216,6 +401,43 @@ def test_losses_on_torchs_logits(kind):
     torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("alpha", [0.5, [0.1, 1.0, 2.0, 0.7]])
+@pytest.mark.parametrize("kind", [bridge.CustomFocalLoss, FocalLoss])
+def test_focal_loss_weighs_each_class_and_bears_masked_ones(kind, alpha):
+    """By hand: the paper's eq. 5, a weight for each class being that of the target."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(8, 4, dtype=torch.float64), torch.arange(8) % 3
+    logits[:, 3] = -torch.inf
+    probability = logits.exp() / logits.exp().sum(1, keepdim=True)
+    expected = 0.0
+    for row, label in zip(probability, labels, strict=True):
+        weight = alpha if isinstance(alpha, float) else alpha[label]
+        expected -= weight * (1 - row[label]) ** 1.5 * row[label].log() / len(labels)
+    logits.requires_grad_()
+    loss = kind(alpha, gamma=1.5)(logits, labels)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad[:, 3].any()
+    impossible = kind(alpha)(logits, torch.full_like(labels, 3))
+    assert impossible == torch.inf
+    (gradient,) = torch.autograd.grad(impossible, logits)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_and_reductions_are_torchs(reduction, smoothing):
+    weight = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
+    logits, labels = torch.randn(7, 3, dtype=torch.float64, requires_grad=True), torch.randint(3, (7,))
+    settings, results = {"weight": weight, "reduction": reduction, "label_smoothing": smoothing}, []
+    for module in (ENGINE, nn):
+        loss = module.CrossEntropyLoss(**settings)(logits, labels)
+        results.append([loss, *torch.autograd.grad((loss * torch.arange(loss.numel()).add(1)).sum(), logits)])
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
 def adams(dtype=torch.float64):
     pair = both(dtype)
     settings = {"lr": 0.01, "weight_decay": 0.1}
@@ -247,6 +469,77 @@ def test_adams_state_interchanges_with_torchs():
         step(theirs, pair.theirs, seed)
     assert_same_state(pair.ours, pair.theirs)
     assert ours.state_dict()["state"][0]["step"].item() == 4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"maximize": True},
+        {"decoupled_weight_decay": True},
+        {"decoupled_weight_decay": True, "maximize": True},
+    ],
+)
+@pytest.mark.parametrize("where", ["built with", "of a group", "loaded"])
+def test_adam_heeds_every_setting_of_torchs_wherever_it_comes_from(settings, where):
+    settings = {"weight_decay": 0.5, **settings}
+    torch.manual_seed(0)
+    start, gradients, results = torch.randn(5, 3), torch.randn(4, 5, 3), []
+    for optimizer in (CustomAdam, torch.optim.Adam):
+        weight = nn.Parameter(start.clone())
+        if where == "built with":
+            adam = optimizer([weight], lr=0.1, **settings)
+        elif where == "of a group":
+            adam = optimizer([{"params": [weight], "lr": 0.1, **settings}])
+        else:
+            adam = optimizer([weight])
+            adam.load_state_dict(
+                torch.optim.Adam([nn.Parameter(start.clone())], lr=0.1, **settings).state_dict()
+            )
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            adam.step()
+            assert torch.equal(weight.grad, gradient)
+        results.append(weight.detach())
+    torch.testing.assert_close(*results)
+    assert (results[0] - start).abs().min() > 0
+
+
+def _stepped(optimizer, **settings):
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    other = optimizer([weight], **settings)
+    other.step()
+    return other.state_dict()
+
+
+@pytest.mark.parametrize("stepped", [True, False])
+@pytest.mark.parametrize(
+    "optimizer",
+    [torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax, torch.optim.SGD, torch.optim.RMSprop],
+)
+def test_another_optimizers_state_is_refused_and_nothing_is_loaded(optimizer, stepped):
+    adam = CustomAdam([nn.Parameter(torch.ones(2))], lr=0.5)
+    before = copy.deepcopy(adam.state_dict())
+    state = _stepped(optimizer) if stepped else optimizer([nn.Parameter(torch.ones(2))]).state_dict()
+    with pytest.raises(ValueError, match="CustomAdam: expected Adam's parameter groups, with"):
+        adam.load_state_dict(state)
+    assert adam.state_dict() == before
+
+
+def test_adams_settings_that_the_library_lacks_are_refused():
+    with pytest.raises(ValueError, match="CustomAdam: expected amsgrad=False, got True"):
+        CustomAdam([{"params": [nn.Parameter(torch.ones(2))], "amsgrad": True}])
+    with pytest.raises(ValueError, match="CustomAdam: expected amsgrad=False, got True"):
+        CustomAdam([nn.Parameter(torch.ones(2))]).load_state_dict(_stepped(torch.optim.Adam, amsgrad=True))
+    state = _stepped(torch.optim.Adam)
+    state["state"][0]["max_exp_avg_sq"] = torch.ones(2)
+    with pytest.raises(ValueError, match="CustomAdam: expected a state of"):
+        CustomAdam([nn.Parameter(torch.ones(2))]).load_state_dict(state)
+    first, half = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, dtype=torch.float16))
+    first.grad, half.grad = torch.ones_like(first), torch.ones_like(half)
+    with pytest.raises(ValueError, match="expected parameters of float32 or float64, got"):
+        CustomAdam([first, half]).step()
+    assert torch.equal(first, torch.ones(2))
 
 
 def test_adam_runs_a_closure():

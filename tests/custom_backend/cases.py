@@ -27,14 +27,24 @@ def _window(draw: Any) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int
 
 @st.composite
 def conv(draw: Any) -> Case:
+    """Strides, borders, dilation, groups, as many as channels too, and "same" with even kernels."""
     size, kernel, stride, padding = _window(draw)
-    inputs, outputs, batch = (draw(st.integers(1, 4)) for _ in range(3))
-    bias = draw(st.booleans())
-    settings = {"stride": stride, "padding": padding, "bias": bias}
+    groups, dilation = (
+        draw(st.sampled_from([1, 1, 2, 3])),
+        draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 3)])),
+    )
+    inputs, outputs = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
+    size = tuple(
+        max(n, (k - 1) * d + 1 - 2 * p) for n, k, d, p in zip(size, kernel, dilation, padding, strict=True)
+    )
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if draw(st.sampled_from([False, False, True])):
+        settings |= {"padding": "same", "stride": 1}
+    settings["bias"] = draw(st.booleans())
     return Case(
         cb.Conv2d(inputs, outputs, kernel, **settings),
         nn.Conv2d(inputs, outputs, kernel, **settings),
-        (batch, inputs, *size),
+        (draw(st.integers(1, 3)), inputs, *size),
     )
 
 
@@ -71,6 +81,64 @@ def norm(draw: Any) -> Case:
     return Case(cb.BatchNorm2d(shape[1], eps, momentum), nn.BatchNorm2d(shape[1], eps, momentum), shape)
 
 
+class OnChannels(nn.LayerNorm):
+    """torch.nn.LayerNorm over the axis after the batch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+@st.composite
+def per_sample_norm(draw: Any) -> Case:
+    batch, height, width = (draw(st.integers(1, 4)) for _ in range(3))
+    groups, each = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    channels, eps = groups * each, draw(st.sampled_from([1e-5, 1e-2]))
+    image = draw(st.sampled_from([(height, width), ()]))
+    if draw(st.booleans()) and each * height * width > 1 and image:
+        layer = cb.GroupNorm(channels, eps, groups), nn.GroupNorm(groups, channels, eps)
+    else:
+        layer = cb.LayerNorm(channels, eps), OnChannels(channels, eps)
+    return Case(*layer, (batch, channels, *image))
+
+
+class Sum(nn.Module):
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+
+class Joined(nn.ModuleList):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(x) for branch in self], dim=1)
+
+
+@st.composite
+def graph(draw: Any) -> Case:
+    """Residual connections with and without a layer on the shortcut, and branches that are joined."""
+    batch, channels, height, width = (draw(st.integers(2, 4)) for _ in range(4))
+
+    def body(module: Any) -> Any:
+        return module.Sequential(
+            module.BatchNorm2d(channels), module.ReLU(), module.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    layers = {
+        "identity": (cb.Residual(body(cb)), Sum(body(nn))),
+        "projection": (
+            cb.Residual(body(cb), cb.Conv2d(channels, channels, 1)),
+            Sum(body(nn), nn.Conv2d(channels, channels, 1)),
+        ),
+        "branches": (cb.Concat(cb.Tanh(), body(cb)), Joined([nn.Tanh(), body(nn)])),
+    }
+    layer, reference = layers[draw(st.sampled_from(sorted(layers)))]
+    head = (cb.Flatten(), nn.Flatten())
+    network = cb.Sequential(layer, head[0]), nn.Sequential(reference, head[1])
+    return Case(*network, (batch, channels, height, width))
+
+
 @st.composite
 def norm_act_pool(draw: Any) -> Case:
     shape = draw(images().filter(lambda s: s[0] * s[2] * s[3] > 1))
@@ -100,6 +168,11 @@ def pointwise(draw: Any) -> Case:
                 (cb.LeakyReLU(2.0), nn.LeakyReLU(2.0)),
                 (cb.SELU(), nn.SELU()),
                 (cb.Sigmoid(), nn.Sigmoid()),
+                (cb.Tanh(), nn.Tanh()),
+                (cb.SiLU(), nn.SiLU()),
+                (cb.GELU(), nn.GELU()),
+                (cb.Softmax(), nn.Softmax(1)),
+                (cb.Identity(), nn.Identity()),
                 (cb.Flatten(), nn.Flatten()),
                 (cb.Dropout(0.0), nn.Dropout(0.0)),
             ]
@@ -125,6 +198,8 @@ CASES = {
     "pool": pool(),
     "norm": norm(),
     "norm_act_pool": norm_act_pool(),
+    "per_sample_norm": per_sample_norm(),
+    "graph": graph(),
     "linear": linear(),
     "pointwise": pointwise(),
     "log_softmax": log_softmax(),

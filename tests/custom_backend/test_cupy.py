@@ -75,6 +75,7 @@ def test_every_kernel_compiles_for_a_gpu(architecture, dtype):
 
 
 @needs_compiler
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("kind", CASES)
 def test_every_layer_with_the_kernels_compiled_for_the_cpu(kind, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kernels")

@@ -8,7 +8,10 @@ from cases import CASES, randomised, state_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytestmark = pytest.mark.parametrize("kind", CASES)
+pytestmark = [
+    pytest.mark.parametrize("kind", CASES),
+    pytest.mark.filterwarnings("ignore:Using padding='same'"),  # torch's, of even kernels
+]
 each_kernel_set = pytest.mark.parametrize("kernels", kernel_sets.KERNEL_SETS)
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4}
 

@@ -78,6 +78,34 @@ def test_nested_networks_are_flat_to_the_state():
     assert gradients["1.4.bias"].shape == (5,)
 
 
+def test_one_layer_in_two_places_has_two_states():
+    layer = cb.Linear(3, 3)
+    network, apart = (
+        cb.Sequential(layer, cb.Tanh(), layer),
+        cb.Sequential(cb.Linear(3, 3), cb.Tanh(), cb.Linear(3, 3)),
+    )
+    state = network.init(np.random.default_rng(0))
+    x, results = np.ones((3, 2), np.float32), []
+    for each in (network, apart):
+        y, saved = each.forward(state, x)
+        results.append(each.backward(saved, y, needs_input_grad=False)[1])
+    assert results[0].keys() == state.keys()
+    for name in state:
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+
+
+def test_a_container_has_a_length_parts_and_a_text():
+    network, _ = networks()
+    assert len(network) == len(network.layers) == 9
+    assert network[0] is network.layers[0]
+    assert isinstance(network[-1], cb.Linear)
+    assert [*network[4:6]] == list(network.layers[4:6])
+    assert repr(cb.Sequential(cb.Residual(cb.Sequential(cb.Tanh())), cb.Flatten())) == (
+        "Sequential(\n  (0): Residual(\n    (body): Sequential(\n      (0): Tanh()\n    )\n"
+        "    (shortcut): Identity()\n  )\n  (1): Flatten()\n)"
+    )
+
+
 def test_saved_arrays_are_not_overwritten_by_the_next_forward():
     network, _ = networks()
     state = network.init(np.random.default_rng(0))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -249,3 +250,12 @@ def test_missing_predictions_say_how_to_make_them(tmp_path: Path):
 def test_the_table_needs_no_torch():
     code = "import sys, experiment.metrics; assert not {'torch', 'lightning'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("monitor", "direction"), [("val_acc", "maximize"), ("val_ece", "minimize")])
+def test_a_search_looks_the_way_in_which_the_monitored_metric_is_better(monitor: str, direction: str):
+    sweeper = OmegaConf.load(CONFIG_DIR / "hydra" / "sweeper" / "optuna.yaml")
+    given = {"direction": OmegaConf.to_container(sweeper, resolve=False)["direction"]}
+    config = OmegaConf.create({"callbacks": {"checkpoint": {"monitor": monitor}}, **given})
+    assert config.direction == direction
+    assert OmegaConf.create({"callbacks": {}, **given}).direction == "maximize"

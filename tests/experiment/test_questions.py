@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from folders import GIT, HELPS, claim, write_definition, write_run, write_sweep
 
-from experiment.report.answers import Answer, answer
+from experiment.report.answers import Answer, answer, is_decided
 from experiment.report.questions import parse_claim, questions
 from experiment.report.runs import Collection, read
+from experiment.sweep import Job, Sweep
 
 
 def ask(*folders: Path, delta: float | None = None) -> list[Answer]:
@@ -78,14 +80,14 @@ def test_settings_that_change_together_are_listed_and_none_of_them_gets_a_verdic
         adam = {"optimizer._target_": "Adam", "optimizer.lr": 1e-3, "trainer.max_epochs": 3}
         sgd = {"optimizer._target_": "SGD", "optimizer.lr": 0.1, "trainer.max_epochs": 9}
         for name, config, acc in (("adam", adam, 0.9), ("sgd", sgd, 0.8)):
-            write_run(tmp_path / "o" / f"{name}{seed}", seed, acc=acc + seed * (0.01 if name == "sgd" else 0.011),
+            write_run(tmp_path / "o" / f"{name}{seed}", seed, acc=acc + seed * (0.01 + (acc < 0.85) / 1e3),
                       config=config, choices={"optimizer": name})  # fmt: skip
     (given,) = ask(tmp_path / "o")
     assert (
         given.question.text == "Do these settings (optimizer, trainer.max_epochs) matter together on mnist?"
     )
     assert given.verdict.startswith(
-        "these settings change together (optimizer, trainer.max_epochs), no verdict on one of them: "
+        "decided: these settings change together (optimizer, trainer.max_epochs), no verdict on one of them: "
     )
 
 
@@ -406,7 +408,7 @@ def test_every_value_is_compared_with_every_other_and_the_winner_is_named(tmp_pa
     assert given.findings[1].verdict.startswith("undecided: about")
     assert given.findings[0].p == pytest.approx(3 * given.findings[0].found.p)
     verdict = given.verdict.replace("\u00a0", " ")
-    assert verdict.startswith("model.dropout=0.3 beats model.dropout=0.5 and all others: +4.33 (")
+    assert verdict.startswith("decided: model.dropout=0.3 beats model.dropout=0.5 and all others: +4.33 (")
 
 
 def test_where_chance_may_be_at_work_the_leaders_are_named(tmp_path):
@@ -420,11 +422,15 @@ def test_where_chance_may_be_at_work_the_leaders_are_named(tmp_path):
 def test_the_winner_is_named_with_how_much_and_how_sure(tmp_path):
     values = {"0.0": [0.90, 0.91, 0.92, 0.93], "0.5": [0.951, 0.96, 0.972, 0.98]}
     (given,) = ask(write_sweep(tmp_path / "s", values))
-    assert given.verdict.replace("\u00a0", " ").startswith("model.dropout=0.5 beats model.dropout=0: +5.07 (")
+    assert given.verdict.replace("\u00a0", " ").startswith(
+        "decided: model.dropout=0.5 beats model.dropout=0: +5.07 ("
+    )
     assert "p = " in given.verdict
     values = {"0.0": values["0.5"], "0.5": values["0.0"]}
     (given,) = ask(write_sweep(tmp_path / "t", values))
-    assert given.verdict.replace("\u00a0", " ").startswith("model.dropout=0 beats model.dropout=0.5: +5.07 (")
+    assert given.verdict.replace("\u00a0", " ").startswith(
+        "decided: model.dropout=0 beats model.dropout=0.5: +5.07 ("
+    )
 
 
 def test_an_undecided_question_says_what_to_run_next(tmp_path):
@@ -455,3 +461,61 @@ def test_derived_metrics(tmp_path):
     assert run.metric("val_acc_falls") == pytest.approx(0.15)
     assert run.metric("seconds_per_epoch") == pytest.approx(1.2)
     assert read(write_run(tmp_path / "diverged", curve=(0.5, math.nan, 0.4))).metric("val_acc_falls") is None
+
+
+# looking after each seed
+
+
+def sequential(folder: Path, max_seeds: int) -> Path:
+    content = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps(content | {"until": "decided", "max_seeds": max_seeds}))
+    return folder
+
+
+def test_seeds_after_a_decision_change_nothing(tmp_path):
+    decided = [0.95, 0.9601, 0.9702, 0.9802]
+    base = [0.90, 0.91, 0.92, 0.93]
+    early = sequential(write_sweep(tmp_path / "a", {"0.0": base, "0.5": decided}, [HELPS]), 8)
+    late = sequential(write_sweep(tmp_path / "b", {"0.0": [*base, 0.9], "0.5": [*decided, 0.1]}, [HELPS]), 8)
+    (first,), (second,) = ask(early), ask(late)
+    assert first.verdict == second.verdict == "held"
+    assert first.findings[0].found == second.findings[0].found
+    assert second.findings[0].found.n == 3
+    assert is_decided([second.question], Collection([late]))
+
+
+def test_before_a_decision_it_says_how_many_seeds_may_still_come(tmp_path):
+    folder = sequential(
+        write_sweep(tmp_path / "s", {"0.0": [0.9] * 4, "0.5": [0.91, 0.88, 0.93, 0.9]}, [HELPS]), 8
+    )
+    (given,) = ask(folder)
+    assert given.verdict == "undecided: 4 more seeds until sweep.max_seeds"
+    assert not is_decided([given.question], Collection([folder]))
+
+
+def test_the_level_is_shared_out_among_the_contrasts_of_a_sweep(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92, 0.93], "0.5": [0.95, 0.962, 0.97, 0.985]}
+    alone, many = (sequential(write_sweep(tmp_path / str(n), values, [HELPS] * n), 8) for n in (1, 20))
+    assert ask(alone)[0].findings[0].level > 5 * ask(many)[0].findings[0].level > 0
+
+
+def test_a_sequential_sweep_adds_seeds_until_its_claims_are_decided(tmp_path, configure):
+    """The sweep hands out the jobs of a seed at a time; here they are trained by writing their results."""
+    jobs = []
+    for seed in range(8):
+        for dropout in (0.0, 0.5):
+            config = configure(f"seed={seed}", f"model.dropout={dropout}")
+            jobs.append(Job(tmp_path / "s", {"model.dropout": str(dropout), "seed": str(seed)}, config, {}))
+    sweep, rounds = Sweep(tmp_path / "s", jobs, [HELPS], max_seeds=8), []
+    for todo in sweep.rounds():
+        rounds.append(len(todo))
+        for job in todo:
+            dropout, seed = job.config.model.dropout, job.config.seed
+            shutil.rmtree(job.run.folder)
+            write_run(job.run.folder, seed, acc=0.5 + 0.1 * dropout * (1 + 0.3 * (seed % 2)) + seed / 99,
+                      config={"model.dropout": dropout, "data.dataset": "mnist_mini"})  # fmt: skip
+    assert rounds == [6, 2]
+    content = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert (content["until"], content["max_seeds"], len(content["sessions"])) == ("decided", 8, 1)
+    assert len(content["jobs"]) == 8
+    assert ask(tmp_path / "s")[0].verdict == "held"

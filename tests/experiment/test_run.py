@@ -2,17 +2,23 @@
 
 import json
 import math
+import subprocess
+import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from experiment.config import run_config
 from experiment.errors import UserError
 from experiment.results import summary
-from experiment.run import Run, write_atomically
+from experiment.run import STATES, Busy, Run, write_atomically
+from experiment.sweep import Job, outcome
 
-CONFIG = OmegaConf.create({"seed": 0, "callbacks": {"checkpoint": {"monitor": "val_acc"}}})
+BEST = {"_target_": "lightning_modules.callbacks.BestAndLast", "monitor": "val_acc"}
+CONFIG = OmegaConf.create({"seed": 0, "callbacks": {"checkpoint": BEST}})
 
 
 def rows(accuracies: list[float | None], losses: list[float] | None = None) -> list[dict[str, float | None]]:
@@ -48,6 +54,8 @@ def test_a_new_run_says_what_it_is(tmp_path):
     assert Run.open(run.folder).config == CONFIG
     assert run.status == "pending"
     with run.session():
+        assert run.status == "pending"
+        run.begin()
         facts = run.provenance
     assert facts["status"] == "running"
     assert facts["packages"]["torch"]
@@ -91,6 +99,182 @@ def test_a_folder_belongs_to_one_process_at_a_time(tmp_path):
         pass
     with Run.open(run.folder).session():
         pass
+
+
+def test_a_process_that_does_not_own_a_folder_writes_nothing_there(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    code = (
+        "import sys; from pathlib import Path; from experiment.run import Run\n"
+        "with Run(Path(sys.argv[1])).session(): print('mine', flush=True); sys.stdin.read()"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code, str(run.folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert owner.stdout.readline() == "mine\n"
+    before = contents(run.folder)
+    with pytest.raises(Busy), run.session():
+        pass
+    assert run.is_busy
+    assert contents(run.folder) == before
+    owner.kill()
+    owner.communicate()
+    with run.session():
+        assert Run(run.folder).is_busy
+    assert not run.is_busy
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_looking_whether_a_folder_is_busy_makes_no_file(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    before = contents(run.folder)
+    assert not run.is_busy
+    assert contents(run.folder) == before
+
+
+def test_a_new_run_that_cannot_begin_leaves_no_folder(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    with pytest.raises(UserError, match="no data"):
+        attempt(run, UserError("no data"))
+    assert not run.folder.exists()
+    run = Run.create(CONFIG, tmp_path, "run")
+    with pytest.raises(UserError, match="later"):
+        attempt(run, UserError("later"), begins=True)
+    assert run.folder.exists()
+
+
+def attempt(run: Run, failure: Exception, begins: bool = False) -> None:
+    """Try to train ``run``, in vain."""
+    with run.session():
+        if begins:
+            run.begin()
+        else:
+            run.withdraw(failure)
+        raise failure
+
+
+# What becomes of a job: state → what a start does without and with a checkpoint, the state after an attempt
+# that could not begin, and what a resume says.
+TABLE = {
+    "pending": ("begin", "begin", "failed", ""),
+    "running": ("leave", "leave", None, ""),
+    "killed": ("begin", "continue", "killed", ""),
+    "interrupted": ("begin", "continue", "interrupted", ""),
+    "failed": ("begin", "continue", "failed", ""),
+    "diverged": ("begin", "begin", "diverged", "it would meet this again: the loss became nan"),
+    "finished": ("leave", "leave", "finished", ""),
+}
+
+
+@pytest.fixture
+def job(tmp_path, configure):
+    """A job of a sweep in one of the states, with one finished epoch where it has begun."""
+    with ExitStack() as stack:
+
+        def job_in(state: str, has_checkpoint: bool = True) -> Job:
+            job = Job(tmp_path, {"seed": "0"}, run_config(configure()), {})
+            assert job.prepare()
+            run = job.run
+            if state == "pending":
+                return job
+            if state == "running":
+                stack.enter_context(run.session())
+            run.begin()
+            write_epochs(run)
+            if has_checkpoint:
+                (run.folder / "checkpoints" / "last.ckpt").write_text("weights")
+            if state == "diverged":
+                run.finish("failed", diverged=True, error="UserError: the loss became nan")
+            elif state == "failed":
+                run.finish("failed", diverged=False, error="OSError: the disk is full")
+            elif state in ("interrupted", "finished"):
+                run.finish(state)
+            return job
+
+        yield job_in
+
+
+def write_epochs(run: Run) -> None:
+    (run.folder / "metrics.csv").write_text(
+        "epoch,train_loss,train_acc,val_loss,val_acc,train_seconds,seconds,images_per_second\n"
+        "1,0.9,0.5,0.8,0.6,2,3,100\n"
+    )
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_of_a_run_at_every_start(job, tmp_path, state, has_checkpoint):
+    found = job(state, has_checkpoint)
+    run = found.run
+    assert run.state == state
+    expected = TABLE[state][has_checkpoint]
+    before = contents(run.folder)
+    assert found.prepare() == (expected != "leave")
+    if expected == "leave":
+        assert contents(run.folder) == before
+    elif expected == "continue":
+        assert run.state == state
+        assert run.metrics
+        assert run.has_checkpoint
+    else:
+        assert run.state == "pending"
+        assert not run.metrics
+        kept = [
+            path for path in tmp_path.glob(".old/*/metrics.csv") if path.read_bytes() == before["metrics.csv"]
+        ]
+        assert len(kept) == (state != "pending")  # finished epochs are moved aside, never deleted
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+@pytest.mark.parametrize("state", [state for state in STATES if state != "running"])
+def test_every_state_of_a_run_after_an_attempt_that_could_not_begin(job, state, has_checkpoint):
+    run = job(state, has_checkpoint).run
+    before = contents(run.folder)
+    with pytest.raises(UserError, match="away"):
+        attempt(run, UserError("the data is away"))
+    assert run.state == TABLE[state][2]
+    assert state == "finished" or "the data is away" in outcome(run)
+    changed = {name for name, content in contents(run.folder).items() if before.get(name) != content}
+    assert changed <= {"provenance.json", "run.log", ".lock"} | (
+        {"results.json"} if state == "pending" else set()
+    )
+    run.is_job = False  # a single run does not even note the attempt
+    before = contents(run.folder)
+    with pytest.raises(UserError, match="away"):
+        attempt(run, UserError("still away"))
+    assert contents(run.folder) == before
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_of_a_run_at_a_resume(job, state):
+    run = job(state).run
+    if message := TABLE[state][3]:
+        with pytest.raises(UserError, match=message):
+            run.check_resumable()
+    else:
+        run.check_resumable()
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state != "running"])
+def test_every_state_of_a_run_that_begins_and_ends(job, state):
+    run = job(state).run
+    with run.session():
+        run.begin()
+        assert run.state == "running"
+        assert "refused" not in run.provenance
+    assert run.state == "killed"
+    for ending in ("interrupted", "failed", "finished"):
+        run.begin()
+        run.finish(ending)
+        assert run.state == ending
+
+
+def test_a_run_without_a_checkpoint_but_with_epochs_is_not_resumed(job):
+    with pytest.raises(UserError, match=r"no checkpoint to go on from"):
+        job("killed", has_checkpoint=False).run.check_resumable()
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

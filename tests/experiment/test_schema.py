@@ -5,7 +5,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiment.command_line import CONFIG_DIR
-from experiment.schema import KNOBS, Knob, flatten, nearest, problem, problems
+from experiment.knob import EVERYTHING, Knob, nearest
+from experiment.schema import KNOBS, flatten, knobs_of_options, known_knobs, problems
 
 CHOICES = sorted(
     (path.parent.name, path.stem) for path in CONFIG_DIR.glob("*/*.yaml") if path.parent.name != "experiment"
@@ -27,36 +28,28 @@ def test_interval(interval, inside, outside):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "is_allowed"),
+    ("kind", "right", "wrong"),
     [
-        ("seed", 1, True),
-        ("seed", True, False),
-        ("seed", 1.0, False),
-        ("model.widths", [32, 64], True),
-        ("model.widths", [], False),
-        ("model.widths", [32, 0], False),
-        ("model.batch_norm", 1, False),
-        ("model.pooling", "max", False),
-        ("name", None, True),
-        ("optimizer.lr", None, False),
-        ("optimizer.lr", 1, True),
-        ("optimizer.lr", "fast", False),
-        ("callbacks.x._target_", "os.system", False),
-        ("callbacks.x._target_", "torchevil.system", False),
-        ("callbacks.x._target_", "torch.nn.ReLU", True),
+        ("int", [1, -3], [True, 1.0, "1", None]),
+        ("float", [1, 0.5], [True, "fast", None, float("nan")]),
+        ("bool", [True], [1, "true"]),
+        ("str", ["", "a"], [1, None]),
+        ("path", ["a/b"], ["", " ", 3]),
+        ("name", ["a", "ä b", "n" * 200], ["", ".", "..", "a/b", "a\\b", "n" * 201, "a\n", " a", 3]),
+        ("list[int]", [[1], [1, 2]], [[], [1.5], 1, ["a"]]),
+        ("tuple[float, float]", [[0.9, 0.99]], [[0.9], [1, 2, 3], 0.9]),
+        ("int | float", [1, 0.5], ["a", True]),
+        ("str | list[int]", ["a", [1]], [1, []]),
+        ("any", [1, "a", [], {}], []),
     ],
 )
-def test_problem(key, value, is_allowed):
-    assert (problem(key, value) is None) == is_allowed
-
-
-def test_an_undeclared_key_must_have_the_type_of_its_default():
-    assert problem("model.depth", 3, default=2) is None
-    assert "int" in (problem("model.depth", "deep", default=2) or "")
+def test_kinds(kind, right, wrong):
+    assert all(Knob(kind).accepts(value) for value in right)
+    assert not any(Knob(kind).accepts(value) for value in wrong)
 
 
 def test_the_message_names_key_value_range_and_nearest():
-    message = problem("model.pooling", "adaptive_average")
+    message = knobs_of_options()["model.pooling"].problem("model.pooling", "adaptive_average")
     assert message is not None
     for part in (
         "model.pooling=adaptive_average",
@@ -67,32 +60,31 @@ def test_the_message_names_key_value_range_and_nearest():
 
 
 def test_nearest_finds_the_last_part_of_a_key():
-    assert "loss.label_smoothing" in nearest("label_smooting", KNOBS)
+    assert "loss.label_smoothing" in nearest("label_smooting", KNOBS | knobs_of_options())
     assert nearest("zzz", KNOBS) == ""
 
 
 @pytest.mark.parametrize(("group", "option"), CHOICES)
 def test_every_option_composes_is_valid_and_declared(group, option):
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        monitored = ["callbacks.checkpoint.monitor=val_loss"] if group == "metrics" else []  # there is no acc
-        config = compose("train", [f"{group}={option}", *monitored])
+        config = compose("train", [f"{group}=[acc,{option}]" if group == "metrics" else f"{group}={option}"])
     assert problems(config) == []
-    undeclared = {
-        key
-        for key, value in flatten(config).items()
-        if key not in KNOBS
-        and not key.endswith("_target_")
-        and key.split(".")[0] not in ("logger", "callbacks", "metrics")
+    known = known_knobs(config)
+    flat = {
+        key for key in flatten(config) if not key.endswith("_target_") and flatten(config)[key] is not None
     }
-    assert undeclared == set()
+    assert flat - known.keys() == set()
 
 
-def test_every_knob_exists_in_some_option():
-    keys = set()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        for group, option in CHOICES:
-            keys |= set(flatten(compose("train", [f"{group}={option}"])))
-    assert set(KNOBS) <= keys
+@pytest.mark.parametrize("model", ["baseline", "custom", "enhanced", "mnist"])
+@pytest.mark.parametrize("more", [["optimizer=sgd", "scheduler=step", "loss=focal"], ["scheduler=onecycle"]])
+def test_what_can_be_chosen_is_described_and_a_number_has_a_range(configure, model, more):
+    config = configure(f"model={model}", *more)
+    known = known_knobs(config)
+    for key in flatten(config).keys() & known.keys():
+        if not key.startswith(("callbacks.", "logger.")):
+            assert known[key].meaning, key
+            assert known[key].interval != EVERYTHING or "float" not in known[key].kind, key
 
 
 @pytest.mark.parametrize("model", [path.stem for path in (CONFIG_DIR / "model").glob("*.yaml")])

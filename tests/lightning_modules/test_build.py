@@ -8,8 +8,9 @@ import torch
 from omegaconf import OmegaConf
 
 from experiment.errors import UserError
-from experiment.schema import problem
-from lightning_modules.build import build_trainer, instantiate
+from experiment.instantiate import instantiate
+from experiment.schema import problems
+from lightning_modules.build import build_trainer
 
 
 def test_instantiate_passes_options_on():
@@ -63,7 +64,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize("target", ATTACKS)
 def test_a_target_that_is_no_registered_kind_is_refused_and_nothing_is_imported(target, monkeypatch):
-    monkeypatch.setattr("lightning_modules.build.import_module", lambda name: pytest.fail(f"imports {name}"))
+    monkeypatch.setattr("experiment.instantiate.import_module", lambda name: pytest.fail(f"imports {name}"))
     with pytest.raises(UserError, match="_target_="):
         instantiate(OmegaConf.create({"_target_": target}))
 
@@ -84,6 +85,9 @@ def test_a_run_folder_from_a_stranger_runs_nothing(script, run_door, tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
+KEEP = "+callbacks.keep={_target_:lightning.pytorch.callbacks.ModelCheckpoint,dirpath:kept}"
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -94,7 +98,7 @@ def test_a_run_folder_from_a_stranger_runs_nothing(script, run_door, tmp_path):
         ("callbacks.keep.filename", "a/../../../{epoch}"),
         ("callbacks.keep.dirpath", "file:///tmp/elsewhere"),
         ("callbacks.keep.dirpath", "C:\\elsewhere"),
-        ("callbacks.keep.anything", [{"deep": ["..\\elsewhere"]}]),
+        ("callbacks.keep.filename", "..\\elsewhere"),
         ("name", "../up"),
         ("name", "."),
         ("name", "n" * 300),
@@ -104,16 +108,35 @@ def test_a_run_folder_from_a_stranger_runs_nothing(script, run_door, tmp_path):
         ("resume", " "),
     ],
 )
-def test_nothing_is_written_outside_the_output_folder(key, value):
-    assert problem(key, value)
+def test_nothing_is_written_outside_the_output_folder(configure, key, value):
+    config = configure(KEEP)
+    assert problems(config) == []
+    OmegaConf.update(config, key, value, force_add=True)
+    (line,) = problems(config)
+    assert line.startswith(f"{key}=")
 
 
 def test_a_callback_s_folder_lies_in_the_run_folder(configure, tmp_path):
-    keep = "{_target_:lightning.pytorch.callbacks.ModelCheckpoint,dirpath:kept,monitor:val_loss}"
-    trainer = build_trainer(configure("logger=none", f"+callbacks.keep={keep}"), tmp_path)
+    trainer = build_trainer(configure("logger=none", KEEP), tmp_path)
     assert str(tmp_path / "kept") in [getattr(callback, "dirpath", None) for callback in trainer.callbacks]
 
 
 def test_options_that_do_not_fit_are_named():
     with pytest.raises(UserError, match=r"torch\.nn\.Dropout cannot be built from .*prob"):
         instantiate(OmegaConf.create({"_target_": "torch.nn.Dropout", "prob": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("options", "mode"),
+    [
+        ([], "min"),
+        (["callbacks.early_stopping.monitor=val_acc"], "max"),
+        (["callbacks.early_stopping.monitor=val_ece"], "min"),
+        (["callbacks.early_stopping.monitor=val_acc", "callbacks.early_stopping.mode=min"], "min"),
+    ],
+)
+def test_early_stopping_looks_the_way_in_which_its_metric_is_better(options, mode, configure, tmp_path):
+    config = configure("callbacks=early_stopping", "metrics=[acc,ece]", "logger=none", *options)
+    trainer = build_trainer(config, tmp_path)
+    (stopping,) = trainer.early_stopping_callbacks
+    assert stopping.mode == mode

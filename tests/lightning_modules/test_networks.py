@@ -1,4 +1,4 @@
-"""Every network of conf/model is tested by being there."""
+"""Every network of conf/model is tested by being there, with those of the knobs below that it has."""
 
 import pytest
 import torch
@@ -6,9 +6,24 @@ from torch import nn
 
 from experiment.command_line import CONFIG_DIR
 from experiment.errors import UserError
+from experiment.schema import known_knobs
 from lightning_modules.build import build_network
 
 MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
+CONVOLUTIONAL = ("baseline", "custom", "enhanced", "mnist")
+"""Those built by conv_classifier."""
+
+
+@pytest.fixture
+def network_of(configure):
+    """Build the network of a model for images of a shape, with what it has of some overrides."""
+
+    def build(model: str, shape: tuple[int, int, int], num_classes: int, *overrides: str) -> nn.Module:
+        known = known_knobs(configure(f"model={model}"))
+        own = [override for override in overrides if override.partition("=")[0] in known]
+        return build_network(configure(f"model={model}", *own), shape, num_classes)
+
+    return build
 
 
 def layers(network: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
@@ -18,7 +33,7 @@ def layers(network: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 33, 47)])
 @pytest.mark.parametrize("pooling", ["adaptive_avg", "fixed_avg", "fixed_max"])
-def test_any_model_takes_any_images_on_any_engine(configure, model, shape, pooling):
+def test_any_model_takes_any_images_on_any_engine(network_of, model, shape, pooling):
     images, gradients, logits = torch.rand(2, *shape), [], []
     for engine in ("torch", "numpy"):
         knobs = [
@@ -28,7 +43,7 @@ def test_any_model_takes_any_images_on_any_engine(configure, model, shape, pooli
             "model.dropout=0",
         ]
         torch.manual_seed(0)
-        network = build_network(configure(f"model={model}", *knobs), shape, 7)
+        network = network_of(model, shape, 7, *knobs)
         logits.append(network(images))
         assert logits[-1].shape == (2, 7)
         logits[-1].square().sum().backward()
@@ -37,7 +52,7 @@ def test_any_model_takes_any_images_on_any_engine(configure, model, shape, pooli
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", CONVOLUTIONAL)
 @pytest.mark.parametrize(
     ("knob", "layer", "counts"),
     [
@@ -93,7 +108,7 @@ def test_he_initialisation_has_his_variance(configure):
     assert network.fc1.bias.abs().max() == 0
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", CONVOLUTIONAL)
 def test_too_deep_for_the_images(configure, model):
     config = configure(f"model={model}", "model.widths=[2,2,2,2,2,2,2,2,2,2]")
     with pytest.raises(UserError, match=r"too deep for images of 8×8 pixels.*model\.widths"):

@@ -12,13 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
-from experiment.figures import (
-    augmented_samples,
-    confusion_matrix,
-    mistakes,
-    save,
-    training_curves,
-)
+from experiment.plots.run import augmented_samples, confusion_matrix, mistakes, training_curves
+from experiment.plots.style import save
 
 
 def run(epochs: int) -> list[dict[str, float | None]]:
@@ -59,8 +54,11 @@ def test_curves_mark_and_label_the_best_epoch(epochs: int):
     best = (epochs + 1) // 2
     rows[best - 1]["val_acc"] = 0.8978
     figure = training_curves(rows, "CIFAR-10", "seed 0")
-    assert f"best epoch {best}: 89.78 %" in texts(figure)
-    assert f"best epoch {best}: {2.2 / best:#.3g}" in texts(figure)
+    assert [text for text in texts(figure) if "best" in text] == [f"best epoch {best}: 89.78 %"]
+    by_loss = training_curves(rows, "CIFAR-10", "seed 0", monitor="val_loss")
+    assert [text for text in texts(by_loss) if "best" in text] == [
+        f"best epoch {epochs}: {2.2 / epochs:#.3g}"
+    ]
     dots = [(line.get_xdata(), line.get_ydata()) for line in figure.axes[1].lines]
     assert any(list(x) == [best] and list(y) == [pytest.approx(89.78)] for x, y in dots)
 
@@ -82,12 +80,12 @@ def test_without_validation_nothing_is_best():
     assert not any("best" in text for text in shown)
 
 
-def test_without_accuracies_the_lowest_validation_loss_is_best():
+def test_the_best_epoch_is_marked_where_it_was_chosen():
     rows = run(4)
     for row in rows:
         row["val_acc"] = None
     rows[2]["val_loss"] = 0.125
-    shown = texts(training_curves(rows, "t", "s"))
+    shown = texts(training_curves(rows, "t", "s", monitor="val_loss"))
     assert [text for text in shown if "best" in text] == ["best epoch 3: 0.125"]
 
 
@@ -165,7 +163,7 @@ def test_confusion_matrix_colours_are_shares_of_the_row():
 
 def test_confusion_matrix_without_samples(tmp_path: Path):
     figure = confusion_matrix(np.zeros((3, 3), np.int64), ["a", "b", "c"], "test")
-    assert any("no samples" in text for text in texts(figure))
+    assert any("no images" in text for text in texts(figure))
     save(figure, tmp_path / "confusion.png")
 
 
@@ -236,6 +234,16 @@ def test_augmented_samples_has_a_row_for_each_image(channels: int):
             np.testing.assert_array_equal(shown, image[..., 0] if channels == 1 else image)
 
 
+def test_without_augmentation_there_is_one_column():
+    figure = augmented_samples(digits(2), digits(0).reshape(0, 2, 28, 28, 1), ["cat", "dog"], "test")
+    assert len(images_of(figure)) == 2
+    assert "random draws" not in texts(figure)
+
+
+def test_many_images_share_one_pair_of_axes():
+    assert len(mistakes(digits(24), ["a"] * 24, ["b"] * 24, [0.5] * 24, "test", 24).axes) == 1
+
+
 def test_save_writes_a_png_and_leaves_nothing_else(tmp_path: Path):
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
@@ -248,11 +256,11 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
 
-    def fails(figure: Figure, target: Path, **options: object) -> None:
-        target.write_bytes(b"half a fig")
+    def fails(target: Path, content: bytes) -> None:
+        target.write_text("half a fig")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", fails)
+    monkeypatch.setattr(Path, "write_bytes", fails)
     with pytest.raises(OSError, match="no space"):
         save(training_curves(run(3), "t", "s"), path)
     assert path.read_bytes() == b"old"
@@ -268,6 +276,6 @@ def test_figures_leave_the_global_state_of_matplotlib_alone():
 
 def test_import_brings_neither_pyplot_nor_torch():
     heavy = {"matplotlib.pyplot", "torch", "lightning"}
-    code = f"import sys, experiment.figures; print({heavy} & set(sys.modules))"
+    code = f"import sys, experiment.plots.run; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

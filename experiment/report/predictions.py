@@ -1,0 +1,120 @@
+"""What predictions tell beyond their accuracy: calibration, ensembles, two runs image by image."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import bdtr
+
+from experiment.errors import UserError
+from experiment.metrics import Predictions, read_predictions
+from experiment.metrics.acc import acc
+from experiment.metrics.ece import ece
+from experiment.metrics.logits import log_probabilities, predicted
+from experiment.metrics.nll import nll
+from experiment.report.runs import Record
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence and accuracy agree on the test set; the mean of several runs.
+
+    Args:
+        ece: expected calibration error, in [0, 1].
+        nll: negative log-likelihood, in nats.
+        temperature: by which dividing the logits makes it smallest; above 1 the network is overconfident.
+        scaled_ece, scaled_nll: with the temperature of one half of the images applied to the other.
+    """
+
+    ece: float
+    nll: float
+    temperature: float
+    scaled_ece: float
+    scaled_nll: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two runs on the same images.
+
+    Args:
+        both, first, second, neither: images that both, only the first, only the second and neither got right.
+        p: of McNemar's exact test whether one is right more often; of these runs, not of their settings.
+    """
+
+    both: int
+    first: int
+    second: int
+    neither: int
+    p: float
+
+
+def of_run(run: Record) -> Predictions | None:
+    """What a run said of the test images; None where there is no such file, or a damaged one."""
+    try:
+        return read_predictions(run.folder / "predictions.npz")
+    except UserError:
+        return None
+
+
+def temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """The temperature that makes the negative log-likelihood smallest.
+
+    C. Guo et al., On calibration of modern neural networks, ICML 2017.
+    """
+    found = minimize_scalar(
+        lambda log: nll(logits / math.exp(log), labels), bounds=(-3.0, 3.0), method="bounded"
+    )
+    return math.exp(float(found.x))
+
+
+def calibration(runs: Sequence[Predictions]) -> Calibration:
+    """The calibration of runs.
+
+    A temperature is fitted on every other image and applied to the rest, and the other way round: fitted
+    and judged on the same images it would flatter.
+    """
+    rows = []
+    for logits, labels, _ in runs:
+        wide = logits.astype(np.float64)
+        halves = [np.arange(len(labels)) % 2 == half for half in (0, 1)]
+        scaled = wide.copy()
+        found = [temperature(wide[half], labels[half]) for half in halves]
+        for half, other in zip(halves, found[::-1], strict=True):
+            scaled[half] = wide[half] / other
+        mean = math.sqrt(found[0] * found[1])
+        rows.append(
+            [ece(logits, labels), nll(logits, labels), mean, ece(scaled, labels), nll(scaled, labels)]
+        )
+    return Calibration(*(math.fsum(column) / len(rows) for column in zip(*rows, strict=True)))
+
+
+def ensemble_accuracy(runs: Sequence[Predictions]) -> float | None:
+    """The accuracy of the mean probabilities of runs; None unless they are of the same images."""
+    first = runs[0]
+    if any(not _same_images(first, other) for other in runs):
+        return None
+    mean = np.mean([np.exp(log_probabilities(run.logits)) for run in runs], axis=0)
+    return acc(mean, first.labels)
+
+
+def agreement(a: Predictions, b: Predictions) -> Agreement | None:
+    """Image by image, which of two runs is right; None unless they are of the same images.
+
+    Q. McNemar, Note on the sampling error of the difference between correlated proportions, Psychometrika
+    12, 1947.
+    """
+    if not _same_images(a, b):
+        return None
+    right = [predicted(run.logits) == run.labels for run in (a, b)]
+    first, second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    differ = first + second
+    p = min(1.0, 2 * float(bdtr(min(first, second), differ, 0.5))) if differ else 1.0
+    return Agreement(int((right[0] & right[1]).sum()), first, second, int((~right[0] & ~right[1]).sum()), p)
+
+
+def _same_images(a: Predictions, b: Predictions) -> bool:
+    return np.array_equal(a.indices, b.indices) and np.array_equal(a.labels, b.labels)

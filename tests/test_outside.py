@@ -1,0 +1,198 @@
+"""A package and a configuration folder of the user's own, outside the checkout."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiment import signature
+from experiment.command_line import check
+from experiment.errors import UserError
+from experiment.run import Run
+
+PARTS = '''
+from typing import Annotated, Literal
+
+import torch
+from lightning.pytorch import Callback
+from torch.optim.lr_scheduler import LambdaLR
+
+from experiment.metrics import metric
+from lightning_modules.data.image_set import ImageSet, hold_out_test
+
+
+def build(
+    nn, image_shape, num_classes,
+    width: Annotated[int, "[1, inf)", "channels of the convolution"],
+    pooling: Literal["avg", "max"] = "avg",
+    head=torch.nn.Linear,
+):
+    """A network.
+
+    Args:
+        pooling: before the classifier.
+    """
+    pool = nn.AdaptiveAvgPool2d(1) if pooling == "avg" else torch.nn.AdaptiveMaxPool2d(1)
+    convolution = nn.Conv2d(image_shape[0], width, 3, padding=1)
+    return nn.Sequential(convolution, nn.ReLU(), pool, nn.Flatten(), head(width, num_classes))
+
+
+def dots() -> ImageSet:
+    images = torch.arange(200).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8).byte().clone()
+    return hold_out_test(("dark", "bright"), images, (torch.arange(200) >= 100).long(), fraction=0.2)
+
+
+class Scaled(torch.nn.Module):
+    """Another loss, scaled.
+
+    Args:
+        base: the other loss.
+        factor: of scale, in (0, inf).
+    """
+
+    def __init__(self, base: torch.nn.Module, factor: float = 1.0) -> None:
+        super().__init__()
+        self.base, self.factor = base, factor
+
+    def forward(self, logits, labels):
+        return self.factor * self.base(logits, labels)
+
+
+class Heavy(torch.optim.SGD):
+    def __init__(self, params, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr, momentum=0.9)
+
+
+def flat(optimizer, total_steps):
+    return LambdaLR(optimizer, lambda step: 1.0)
+
+
+class Say(Callback):
+    def __init__(self, word: str = "hello") -> None:
+        self.word = word
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        print("says", self.word)
+
+
+@metric("error", "error", better="lower")
+def error(logits, labels):
+    return float((logits.argmax(axis=1) != labels).mean())
+'''
+FILES = {
+    "own/__init__.py": "",
+    "own/parts.py": PARTS,
+    "conf/model/own.yaml": "# @package _global_\n# A network of mine.\nmodel:\n  _target_: own.parts.build\n"
+    "  width: 4\ntrainer:\n  max_epochs: 1\n",
+    "conf/data/dots.yaml": "dataset: own.parts.dots\n"
+    "crop_padding: 0\nflip: 0.5\njitter: 0.0\nrotation: 0.0\n",
+    "conf/loss/scaled.yaml": "_target_: own.parts.Scaled\nbase:\n  _target_: torch.nn.CrossEntropyLoss\n",
+    "conf/optimizer/heavy.yaml": "_target_: own.parts.Heavy\nlr: 0.1\n",
+    "conf/scheduler/flat.yaml": "_target_: own.parts.flat\n",
+    "conf/metrics/error.yaml": "error:\n  _target_: own.parts.error\n",
+    "conf/callbacks/say.yaml": "defaults: [default]\nsay:\n  _target_: own.parts.Say\n",
+}  # fmt: skip
+CACHED = ("definition", "ancestors", "signature", "_spec", "_read")
+ALL = ["model=own", "data=dots", "loss=scaled", "optimizer=heavy", "scheduler=flat", "callbacks=say"]
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    for cached in (
+        signature.definition,
+        signature.ancestors,
+        signature.signature,
+        signature._spec,
+        signature._read,
+    ):
+        cached.cache_clear()  # of the package of the last test
+    for name in ("own", "own.parts"):
+        sys.modules.pop(name, None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("TRUSTED_PACKAGES", "own")
+    return tmp_path
+
+
+def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_door, monkeypatch):
+    small = ["callbacks.figures=null", "logger=none", "metrics=[acc,error]", "data.on_leak=drop"]
+    nested = "model.head={_target_:torch.nn.Linear,_partial_:true,bias:false}"
+    start = ["--config-dir", "conf", *ALL, *small]
+    done = run_door("train.py", *start, "callbacks.say.word=so", "loss.factor=2", nested, "name=run")
+    assert done.code == 0, done.err
+    assert "says so" in done.out
+    run = Run.open(outside / "outputs" / "run")
+    assert run.results["parameters"] == 4 * 9 + 4 + 4 * 2
+    assert run.results["test_error"] == pytest.approx(1 - run.results["test_acc"])
+    assert run.provenance["trusted_packages"] == ["own"]
+    assert run_door("evaluate.py", "run=outputs/run").code == 0
+    done = run_door("train.py", *start, "-m", "model.width=2,3", "sweep.name=widths")
+    assert done.code == 0, done.err
+    assert {path.name.split("-")[0] for path in (outside / "outputs" / "widths").glob("*/")} >= {
+        "model.width=2", "model.width=3"
+    }  # fmt: skip
+    # the folder says what it needs, and cannot trust on anyone's behalf
+    monkeypatch.delenv("TRUSTED_PACKAGES")
+    done = run_door("evaluate.py", "run=outputs/run")
+    assert done.code == 1
+    assert "model._target_=own.parts.build" in done.err
+    assert "TRUSTED_PACKAGES=own" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("model=own model.widht=3", "no such key. Did you mean model.width=3?"),
+        ("model=own model.width=0", "expected int in [1, inf) (channels of the convolution)"),
+        ("model=own model.pooling=mox", "expected avg | max (before the classifier). Did you mean max?"),
+        ("model=own ~model.width", "a run needs it"),
+        ("loss=scaled loss.factor=-1", "expected float in (0, inf) (of scale)"),
+        ("loss=scaled ~loss.base", "a run needs it"),
+        ("loss=scaled loss.base._target_=os.system", "loss.base._target_=os.system"),
+        ("loss=scaled loss.base._target_=own.parts.torch.load", "no such thing"),
+        ("loss=scaled loss.base.smoothing=0.1", "torch.nn.CrossEntropyLoss takes no smoothing"),
+        ("callbacks=say callbacks.say.wrod=x", "Did you mean callbacks.say.word=x?"),
+        ("data=dots data.dataset=own.parts.dits", "own.parts has no dits"),
+        ("metrics=[acc,err]", "Did you mean error?"),
+        ("callbacks.checkpoint.monitor=val_error", "metrics=[acc] has no error"),
+    ],
+)
+def test_its_mistakes_are_named_like_those_of_the_project(outside, arguments, message, monkeypatch):
+    monkeypatch.syspath_prepend(outside)
+    with pytest.raises(UserError) as error:
+        check(["--config-dir", "conf", *arguments.split()])
+    assert message in str(error.value)
+
+
+def test_help_lists_its_knobs(outside, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(outside)
+    with pytest.raises(SystemExit):
+        check(["--config-dir", "conf", "help=model", "model=own"])
+    text = capsys.readouterr().out
+    for part in (
+        "own*",
+        "A network of mine",
+        "model.width=4",
+        "channels of the convolution",
+        "model.pooling=avg",
+    ):
+        assert part in text
+
+
+def test_without_trust_the_message_says_what_to_do(outside, monkeypatch):
+    monkeypatch.delenv("TRUSTED_PACKAGES")
+    with pytest.raises(
+        UserError, match=r"(?s)own.yaml: model._target_=own.*TRUSTED_PACKAGES=own python train.py"
+    ):
+        check(["--config-dir", "conf", "model=own"])
+
+
+def test_a_trusted_package_is_not_a_way_to_others(outside, monkeypatch):
+    monkeypatch.syspath_prepend(outside)
+    (outside / "own" / "more.py").write_text("from shutil import rmtree as system\nfrom torch import load\n")
+    for name in ("system", "load"):
+        with pytest.raises(UserError, match=r"loss\._target_=own\.more\.(system|load): (of functions|it is)"):
+            check(["--config-dir", "conf", f"loss._target_=own.more.{name}"])
