@@ -150,11 +150,21 @@ KNOBS: dict[str, Knob] = {
     "trainer.deterministic": Knob("bool", "only algorithms that give the same bits again on a GPU"),
     "trainer.gradient_clip_val": Knob("float", "largest gradient norm", "(0, inf)", optional=True),
     "trainer.accumulate_grad_batches": _positive("int", "batches whose gradients make one step"),
-    "trainer.limit_train_batches": Knob(
-        "int", "train on so many batches an epoch", "[1, inf)", optional=True
+    "trainer.limit_train_batches": Knob("batches", "an epoch trains on so many", optional=True),
+    "trainer.limit_val_batches": Knob("batches", "a validation looks at so many", optional=True),
+    "trainer.limit_test_batches": Knob("batches", "the test looks at so many", optional=True),
+    "trainer.check_val_every_n_epoch": _positive("int", "validate after every so many epochs"),
+    "trainer.max_steps": _positive("int", "end after so many steps, if not before", optional=True),
+    "trainer.max_time": Knob(
+        "duration", "end after this time, if not before; the schedule knows of the epochs only", optional=True
     ),
-    "trainer.limit_val_batches": Knob("int", "validate on so many batches", "[1, inf)", optional=True),
-    "trainer.limit_test_batches": Knob("int", "test on so many batches", "[1, inf)", optional=True),
+    "trainer.overfit_batches": Knob(
+        "batches", "train on the same few in every epoch, to see the loss vanish", optional=True
+    ),
+    "trainer.fast_dev_run": Knob("bool", "one batch of everything: does it run at all?"),
+    "trainer.profiler": Knob(
+        "str", "where the time goes, in *-profile.txt", choices=("simple", "advanced"), optional=True
+    ),
     # callbacks that compare epochs
     "callbacks.*.monitor": Knob("str", "what must improve: val_loss, or val_ with one of metrics=…"),
     "callbacks.*.mode": Knob(

@@ -42,8 +42,19 @@ class NonFiniteLoss(Callback):
             Diverged: if one is not finite.
         """
         self.pending.append((trainer.global_step, self._rate, outputs["loss"]))
-        if len(self.pending) < self.every and not trainer.is_last_batch:
-            return
+        if len(self.pending) >= self.every or trainer.is_last_batch:
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what is left where the training ended within an epoch.
+
+        Raises:
+            Diverged: if one is not finite.
+        """
+        if self.pending:
+            self._look(trainer)
+
+    def _look(self, trainer: Trainer) -> None:
         finite = torch.isfinite(torch.stack([loss for _, _, loss in self.pending])).tolist()
         for (step, rate, loss), is_finite in zip(self.pending, finite, strict=True):
             if not is_finite:

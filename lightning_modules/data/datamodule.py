@@ -313,7 +313,8 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         """Shuffled, augmented batches of the epoch the trainer is in, or of epoch 0 without one."""
         trainer = self.trainer
-        epoch = (lambda: trainer.current_epoch) if trainer else (lambda: 0)
+        moves_on = trainer is not None and not trainer.overfit_batches  # type: ignore[attr-defined]
+        epoch = (lambda: trainer.current_epoch) if trainer and moves_on else (lambda: 0)
         return TrainingBatches(self._share("train"), self.augmentation or IDENTITY, self.seed, epoch)
 
     def val_dataloader(self) -> EvaluationBatches:
