@@ -45,6 +45,16 @@ CLASSES = {
 }
 """Package → the class from which those derive that a ``_target_`` may name in it."""
 
+UNSUITABLE = {
+    "StochasticWeightAveraging": "the test would not use its weights; EMAWeightAveraging is tested as it validates",
+    "BatchSizeFinder": "the size of a batch is part of what a run is; try data.batch_size=…",
+    "LearningRateFinder": "it looks for a model.lr; sweep instead: -m optimizer.lr=1e-4,1e-3,1e-2",
+    "ModelPruning": "it renames the weights, and no checkpoint could be read again",
+    "BaseFinetuning": "it needs a network of a backbone and a head",
+    "ThroughputMonitor": "it takes functions, which a configuration cannot give; metrics.csv has images a second",
+}
+"""Class of lightning.pytorch.callbacks → why it, and what derives from it, cannot work here."""
+
 FUNCTIONS = ("lightning_modules.networks", "lightning_modules.schedule")
 """Modules of this project whose functions a ``_target_`` may name."""
 
@@ -216,6 +226,10 @@ def refusal(target: str) -> str | None:
     bases = [CLASSES[package]] if package in CLASSES else [*CLASSES.values()]
     wanted = {full.name for base in bases if (full := definition(base))}
     is_of_kind = not ancestors(target).isdisjoint(wanted) and (package in CLASSES or home in own)
+    for unsuitable, reason in UNSUITABLE.items():
+        full = definition(f"lightning.pytorch.callbacks.{unsuitable}")
+        if full and full.name in ancestors(target):
+            return f"it cannot work here: {reason}"
     if is_of_kind or (isinstance(found.node, ast.ClassDef) and home in own[1:]):
         return None
     return f"it is no {' or '.join(base.rpartition('.')[2] for base in bases)}"
@@ -434,7 +448,7 @@ def _leaves_run_folder(value: object) -> bool:
     if not isinstance(value, str):
         return False
     path = PureWindowsPath(value)  # takes / and \\ for separators
-    return bool(path.anchor or ".." in path.parts or re.match(r"~|\w+:", value))
+    return bool(path.anchor or ".." in path.parts or re.match(r"~|[A-Za-z]\w*:", value))
 
 
 def plain_values(config: DictConfig, without: Container[str] = ("hydra",)) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _callback(node: DictConfig, folder: Path) -> Callback:
         extra["mode"] = "max" if metric_row(node.monitor).sign > 0 else "min"
     try:
         callback: Callback = instantiate(node, **extra)
-    except MisconfigurationException as reason:
+    except (MisconfigurationException, ModuleNotFoundError) as reason:
         raise UserError(f"{node._target_}: {reason}") from reason
     return callback
 

@@ -136,7 +136,7 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
-    except MisconfigurationException as reason:  # a callback or a limit that cannot work
+    except (MisconfigurationException, ModuleNotFoundError) as reason:  # a callback that cannot work, a limit
         raise UserError(f"Lightning cannot train so: {' '.join(str(reason).split())}") from reason
     begin.on_train_start(trainer, module)  # where all epochs were done and only the test is left
     # without checkpoints there are only the last weights, and the results say so
