@@ -51,6 +51,7 @@ UNSUITABLE = {
     "LearningRateFinder": "it looks for a model.lr; sweep instead: -m optimizer.lr=1e-4,1e-3,1e-2",
     "ModelPruning": "it renames the weights, and no checkpoint could be read again",
     "BaseFinetuning": "it needs a network of a backbone and a head",
+    "OnExceptionCheckpoint": "checkpoints/last.ckpt is written anyway",
     "ThroughputMonitor": "it takes functions, which a configuration cannot give; metrics.csv has images a second",
 }
 """Class of lightning.pytorch.callbacks → why it, and what derives from it, cannot work here."""
@@ -82,7 +83,7 @@ COMPONENTS = {
     "loss": Component(),
     "metrics": Component(given=2, has_entries=True),
     "callbacks": Component(has_entries=True),
-    "logger": Component(named=("save_dir", "purge_step"), has_entries=True),
+    "logger": Component(named=("save_dir", "purge_step", "run_name", "tracking_uri"), has_entries=True),
 }
 NESTED = Component()
 

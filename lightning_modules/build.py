@@ -1,5 +1,6 @@
 """From a configuration to the objects of a run: data, network, classifier, trainer."""
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,18 @@ def _callback(node: DictConfig, folder: Path) -> Callback:
 
 def _logger(node: DictConfig, folder: Path, purge_step: int | None) -> Logger:
     """A logger of the run in ``folder``."""
-    extra = {"purge_step": purge_step} if node._target_.endswith(".TensorBoardLogger") else {}
+    extra: dict[str, Any] = {}
+    kind = node._target_.rpartition(".")[2]
+    if kind == "TensorBoardLogger":
+        extra["purge_step"] = purge_step
+    elif kind == "WandbLogger":
+        extra["name"] = folder.name
+    elif kind == "MLFlowLogger":
+        extra["run_name"] = folder.name
+        # one database for the runs that lie side by side, unless the user has a server
+        extra["tracking_uri"] = os.environ.get(
+            "MLFLOW_TRACKING_URI", f"sqlite:///{folder.parent / 'mlflow.db'}"
+        )
     try:
         logger: Logger = instantiate(node, save_dir=str(folder), **extra)
     except ModuleNotFoundError as missing:

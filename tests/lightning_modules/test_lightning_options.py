@@ -105,7 +105,6 @@ def test_a_wrong_value_is_refused_before_torch(knob, value):
         "Timer,duration:'00:00:10:00'",
         "TQDMProgressBar",
         "LambdaCallback",
-        "OnExceptionCheckpoint,dirpath:mine",
         "EMAWeightAveraging",
     ],
 )
@@ -124,6 +123,7 @@ def test_a_callback_of_lightnings_own_works(trained_with, callback):
         ("LearningRateFinder", r"-m optimizer\.lr="),
         ("ModelPruning,pruning_fn:l1_unstructured", "renames the weights"),
         ("BackboneFinetuning", "backbone"),
+        ("OnExceptionCheckpoint,dirpath:mine", r"last\.ckpt"),
         ("ThroughputMonitor,batch_size_fn:len", "functions"),
         ("EarlyStopping,monitor:val_lss", "did you mean val_loss"),
         ("LearningRateMonitor,logging_interval:never", "logging_interval"),
