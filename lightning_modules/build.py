@@ -121,9 +121,7 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
             use_distributed_sampler=False,  # the data module shares batches out itself
         )
     except (MisconfigurationException, ValueError) as reason:
-        raise UserError(
-            f"this trainer cannot work here: {reason} (trainer=cpu works everywhere)"
-        ) from reason
+        raise UserError(f"this trainer cannot work here: {reason} (trainer=cpu works everywhere)") from reason
     trainer._checkpoint_connector = _NothingUnasked(trainer)
     return trainer
 
