@@ -46,13 +46,13 @@ CLASSES = {
 """Package → the class from which those derive that a ``_target_`` may name in it."""
 
 UNSUITABLE = {
-    "StochasticWeightAveraging": "the test would not use its weights; EMAWeightAveraging is tested as it validates",
+    "StochasticWeightAveraging": "the test would not use its weights; EMAWeightAveraging's are tested",
     "BatchSizeFinder": "the size of a batch is part of what a run is; try data.batch_size=…",
     "LearningRateFinder": "it looks for a model.lr; sweep instead: -m optimizer.lr=1e-4,1e-3,1e-2",
     "ModelPruning": "it renames the weights, and no checkpoint could be read again",
     "BaseFinetuning": "it needs a network of a backbone and a head",
     "OnExceptionCheckpoint": "checkpoints/last.ckpt is written anyway",
-    "ThroughputMonitor": "it takes functions, which a configuration cannot give; metrics.csv has images a second",
+    "ThroughputMonitor": "it takes a function; metrics.csv has images a second",
 }
 """Class of lightning.pytorch.callbacks → why it, and what derives from it, cannot work here."""
 

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+import lightning_modules
 from experiment.config import digest
 from experiment.errors import UserError
 from experiment.run import Run
@@ -124,7 +125,7 @@ def test_a_callback_of_lightnings_own_works(trained_with, callback):
         ("ModelPruning,pruning_fn:l1_unstructured", "renames the weights"),
         ("BackboneFinetuning", "backbone"),
         ("OnExceptionCheckpoint,dirpath:mine", r"last\.ckpt"),
-        ("ThroughputMonitor,batch_size_fn:len", "functions"),
+        ("ThroughputMonitor,batch_size_fn:len", "takes a function"),
         ("EarlyStopping,monitor:val_lss", "did you mean val_loss"),
         ("LearningRateMonitor,logging_interval:never", "logging_interval"),
         ("RichProgressBar", "rich"),
@@ -135,9 +136,7 @@ def test_a_callback_that_cannot_work_ends_in_one_line(configure, tmp_path, callb
     name, _, options = callback.partition(",")
     entry = f"+callbacks.mine={{_target_:{CALLBACKS}.{name}{',' if options else ''}{options}}}"
     with pytest.raises(UserError, match=reason):
-        from lightning_modules import train as train_from_overrides
-
-        train_from_overrides(*SMALL, "logger=none", entry, f"output_dir={tmp_path}")
+        lightning_modules.train(*SMALL, "logger=none", entry, f"output_dir={tmp_path}")
     assert not list(tmp_path.iterdir())
 
 
