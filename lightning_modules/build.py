@@ -165,7 +165,7 @@ def _logger(node: DictConfig, folder: Path, purge_step: int | None) -> Logger:
     try:
         logger: Logger = instantiate(node, save_dir=str(folder), **extra)
     except ModuleNotFoundError as missing:
-        raise UserError(f"{node._target_}: {missing}. pip install mlflow, or wandb") from missing
+        raise UserError(f"{node._target_}: {missing}. pip install -e '.[mlflow,wandb]'") from missing
     if isinstance(logger, CSVLogger) and Path(logger.log_dir) == folder:
         raise UserError(f"{node._target_}: give it a name, its metrics.csv would replace the run's own")
     return logger
