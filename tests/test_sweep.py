@@ -104,7 +104,7 @@ def test_failures_are_told_when_they_happen_and_only_they_are_run_again(tmp_path
     code, output, _ = sweep(*mixed, cwd=tmp_path)
     assert code == 1
     assert output.count("FAILED UserError") == 1
-    assert "test" not in output.splitlines()[0]
+    assert "test" not in output.splitlines()[1]
     again = {name for name, run in runs(tmp_path).items() if run.provenance["end"] != first_end[name]}
     assert again == {failed.folder.name}
 
