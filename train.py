@@ -13,7 +13,6 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiment.config import register_resolver
 from experiment.entry_point import argument, entry_point, invocation, loading, stop
 from experiment.errors import UserError
 from experiment.results import table
@@ -23,7 +22,6 @@ from experiment.worker import claim_job, claim_run
 from hydra_plugins.folder_sweeper import FolderSweeper
 
 log = logging.getLogger(__name__)
-register_resolver("study_storage", study_storage, replace=True)  # of conf/hydra/sweeper/optuna.yaml
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")

@@ -53,6 +53,17 @@ def digest(config: DictConfig) -> str:
         (plain["callbacks"].get("checkpoint") or {}).pop(key, None)
     if plain["data"]["dataset"] != "image_folder":  # a data set with a name is the same wherever it lies
         del plain["data"]["root"]
+    trainer = plain["trainer"]
+    trainer.pop("profiler", None)
+    for key, value in {"check_val_every_n_epoch": 1, "fast_dev_run": False}.items():
+        if trainer.get(key) == value:
+            del trainer[key]
+    for key in ("max_steps", "max_time", "overfit_batches"):  # younger than the digests of older sweeps
+        if trainer.get(key, 0) is None:
+            del trainer[key]
+    for key, value in trainer.items():
+        if isinstance(value, float) and key.endswith("_batches"):  # 1 is one batch and 1.0 is all
+            trainer[key] = f"{value} of all"
     plain = json.loads(json.dumps(plain), parse_int=float)  # 0 and 0.0 mean the same
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -117,6 +117,8 @@ class FolderSweeper(Sweeper):
             stop(error)
         code = 0
         while todo is not None and not code:
+            if todo:
+                print(f"{len(todo)} job{'s' * (len(todo) > 1)} → {sweep.folder}", flush=True)
             with sweep.watched():
                 code = self._launch(todo)
             todo = None if code else next(rounds, None)

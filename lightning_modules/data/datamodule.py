@@ -324,7 +324,8 @@ class ImageDataModule(LightningDataModule):
         trainer = self.trainer
 
         def epoch() -> int:
-            return trainer.current_epoch if trainer else 0
+            moves_on = trainer is not None and not trainer.overfit_batches  # type: ignore[attr-defined]
+            return trainer.current_epoch if moves_on else 0
 
         def start() -> int:
             return trainer.fit_loop.batch_idx + 1 if trainer and trainer.training else 0

@@ -533,8 +533,10 @@ def test_a_damaged_last_checkpoint_is_named_and_the_best_taken_if_asked(
     damaged = bytearray(last.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     last.write_bytes(damaged)
-    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.name not in ("run.log", ".lock")
-              and path.is_file()}  # fmt: skip
+    files = [
+        path for path in run.folder.rglob("*") if path.is_file() and path.name not in ("run.log", ".lock")
+    ]
+    before = {path: path.read_bytes() for path in files}
     done = run_door("train.py", f"resume={run.folder}")
     assert done.code == 1
     assert f"{last} is damaged" in done.err
