@@ -324,8 +324,9 @@ class ImageDataModule(LightningDataModule):
         trainer = self.trainer
 
         def epoch() -> int:
-            moves_on = trainer is not None and not trainer.overfit_batches  # type: ignore[attr-defined]
-            return trainer.current_epoch if moves_on else 0
+            if trainer is None or trainer.overfit_batches:  # type: ignore[attr-defined]
+                return 0
+            return trainer.current_epoch
 
         def start() -> int:
             return trainer.fit_loop.batch_idx + 1 if trainer and trainer.training else 0
