@@ -14,6 +14,18 @@ KNOBS = {
     "run": Knob("str", "folder of a run"),
     "images": Knob("str", "an image or a folder of images, of any depth, size and mode"),
     "ckpt": Knob("str", "checkpoint: best, last or a path; default best", optional=True),
+    "invert": Knob(
+        "str",
+        "turn dark and light; auto, the default: where an image then is more like those trained on",
+        choices=("auto", "true", "false"),
+        optional=True,
+    ),
+    "center": Knob(
+        "str",
+        "cut out what is drawn, scale and centre it as MNIST does; auto, the default: for such digits",
+        choices=("auto", "true", "false"),
+        optional=True,
+    ),
     "out": Knob("str", "folder of predictions.csv and .png; default predictions/ of the run", optional=True),
 }
 
@@ -31,7 +43,10 @@ def main() -> None:
     with loading():
         from lightning_modules.prediction import predict, table
 
-    rows, problems = predict(run, checkpoint, images, folder)
+    is_asked = {"true": True, "false": False}  # else None: auto
+    rows, problems = predict(
+        run, checkpoint, images, folder, is_asked.get(given["invert"]), is_asked.get(given["center"])
+    )
     print(table(rows, images if images.is_dir() else images.parent))
     print(f"\n{'all of them':<21}{folder / 'predictions.csv'}")
     print(f"{'contact sheet':<21}{folder / 'predictions.png'}")

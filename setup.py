@@ -10,5 +10,5 @@ setup(
         "experiment.conf",
     ],
     package_dir={"experiment.conf": "conf"},
-    package_data={"experiment.conf": ["**/*.yaml", "**/*.yml"], "lightning_modules.data": ["*.npz"]},
+    package_data={"experiment.conf": ["**/*.yaml", "**/*.report"], "lightning_modules.data": ["*.npz"]},
 )

@@ -1,6 +1,6 @@
 """Kill trainings at random, also within epochs, and compare the resumed ones with whole ones, bit by bit.
 
-``python -m benchmarks.soak kills=50 [seed=0]``: half of the kills on torch, half on the engine from scratch.
+``python -m benchmarks.soak kills=50``: on each engine, torch and the one from scratch, as many times.
 """
 
 import json
@@ -20,9 +20,10 @@ from experiment.command_line import assignments
 from experiment.schema import Knob
 
 ROOT = Path(__file__).resolve().parent.parent
-USAGE = "python -m benchmarks.soak kills=50 [seed=0]"
+USAGE = "python -m benchmarks.soak kills=50 [engine=torch|numpy] [seed=0]"
 KNOBS = {
-    "kills": Knob("str", "how often trainings are killed, in all"),
+    "kills": Knob("str", "how often trainings are killed on each engine"),
+    "engine": Knob("str", "only this one", choices=("torch", "numpy"), optional=True),
     "seed": Knob("str", "of when and how they are killed", optional=True),
 }
 SMALL = [
@@ -42,18 +43,20 @@ def main() -> None:
     differing = 0
     with tempfile.TemporaryDirectory() as folder:
         for engine, model in ENGINES.items():
+            if given["engine"] not in (None, engine):
+                continue
             whole = start(folder, f"name={engine}-whole", model, *SMALL)
             if whole.wait():
                 raise SystemExit(f"the whole run on {engine} failed")
             done = within = runs = 0
-            while done < kills // len(ENGINES):
+            while done < kills:
                 name = f"{engine}-{runs}"
                 runs, process = runs + 1, start(folder, f"name={name}", model, *SMALL)
                 run = Path(folder) / "outputs" / name
                 while True:
                     wait_for_checkpoint(run, process)
                     time.sleep(chance.uniform(0, 1.5))
-                    if process.poll() is not None or done >= kills // len(ENGINES):
+                    if process.poll() is not None or done >= kills:
                         break
                     process.send_signal(chance.choice(SIGNALS))
                     process.wait()

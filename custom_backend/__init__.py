@@ -19,22 +19,15 @@ last axis. MNIST, from its four gzipped files in `MNIST/raw`:
     )
     rng = np.random.default_rng(0)
     state, optimizer = network.init(rng, cb.he_fan_in), cb.Adam(lr=1e-2)
-    x, labels = images("train"), read("train-labels-idx1", 8)
 
     def batch(pixels):  # (batch, 28, 28) bytes → (1, 28, 28, batch) standardised
-        return ((pixels / 255 - 0.1307) / 0.3081).astype(np.float32).transpose(1, 2, 0)[None]
+        return ((np.float32(pixels) / 255 - 0.1307) / 0.3081).transpose(1, 2, 0)[None]
 
-    for epoch in range(1):
-        for rows in np.array_split(rng.permutation(len(x)), len(x) // 128):
-            logits, saved = network.forward(state, batch(x[rows]), training=True, rng=rng)
-            loss, saved_loss = cb.cross_entropy_forward(logits, labels[rows])
-            grad = cb.cross_entropy_backward(saved_loss)
-            _, gradients = network.backward(saved, grad, needs_input_grad=False)
-            optimizer.step(state, gradients)
+    x, labels = batch(images("train")), read("train-labels-idx1", 8)
+    for epoch, loss in enumerate(cb.fit(network, state, x, labels, optimizer, rng=rng, epochs=1)):
         print(f"epoch {epoch}: loss {loss:.3f}")
-    x, labels = images("t10k"), read("t10k-labels-idx1", 8)
-    guesses = [network.forward(state, batch(some))[0].argmax(axis=0) for some in np.array_split(x, 20)]
-    print(f"accuracy {np.mean(np.concatenate(guesses) == labels):.2%}")
+    guesses = cb.predict(network, state, batch(images("t10k"))).argmax(axis=0)
+    print(f"accuracy {np.mean(guesses == read('t10k-labels-idx1', 8)):.2%}")
 """
 
 from custom_backend.functional.loss import (
@@ -71,6 +64,8 @@ from custom_backend.layers import (
 )
 from custom_backend.network import Concat, Residual, Sequential
 from custom_backend.optim import SGD, Adam, AdamW
+from custom_backend.summary import summary
+from custom_backend.training import fit, load, predict, save
 
 __all__ = [
     "GELU",
@@ -102,12 +97,17 @@ __all__ = [
     "Tanh",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "fit",
     "focal_loss_backward",
     "focal_loss_forward",
     "he_fan_in",
     "he_fan_out",
     "lecun_normal",
+    "load",
     "mse_loss_backward",
     "mse_loss_forward",
+    "predict",
+    "save",
+    "summary",
     "torch_default",
 ]

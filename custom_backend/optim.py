@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from custom_backend.array import Array, dispatch, namespace
+from custom_backend.array import Array, dispatch, namespace, require
+from custom_backend.layers import number
 
 
 def sgd_step(
@@ -63,6 +64,10 @@ class SGD:
     weight_decay: float = 0.0
     state: dict[str, Array] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "momentum", "weight_decay"):
+            number(self, name, 0)
+
     def step(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Update, in place, every parameter that has a gradient."""
         for name, grad in gradients.items():
@@ -82,6 +87,12 @@ class Adam:
     weight_decay: float = 0.0
     decoupled: bool = field(default=False, init=False, repr=False)
     state: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps", "weight_decay"):
+            number(self, name, 0)
+        right = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        require(right, self, "betas, two numbers in [0, 1)", self.betas)
 
     def step(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Update, in place, every parameter that has a gradient."""

@@ -29,7 +29,7 @@ def problems_of_claims(claims: Sequence[Any], jobs: Sequence[Job]) -> list[str]:
             wrong.append(f"claim {given}: {mistake}")
             continue
         if not claim.is_benchmark and claim.metric not in measured:
-            meant = nearest(claim.metric, measured) or f" There are {', '.join(sorted(measured))}."
+            meant = nearest(claim.metric, sorted(measured)) or f" There are {', '.join(sorted(measured))}."
             wrong.append(f"claim {claim.text!r}: no metric {claim.metric}.{meant}")
         for setting in dict.fromkeys(setting for contrast in claim.contrasts for setting in contrast):
             if not any(matches(job, setting) for job in values):
@@ -52,7 +52,7 @@ def _way_out(setting: str, values: Sequence[Mapping[str, str]]) -> str:
     for key, _, value in (token.partition("=") for token in setting.split()):
         there = list(dict.fromkeys(job[key] for job in values if key in job))
         if not there:
-            return nearest(key, {known for job in values for known in job}, f"={value}")
+            return nearest(key, sorted({known for job in values for known in job}), f"={value}")
         if plain(value) not in there:
             return f" They have {key}={', '.join(there[:9])}"
     return " Each of these has jobs, all together have none"

@@ -36,6 +36,7 @@ from experiment.schema import CONFIG_DIR as CONFIG_DIR
 # Hydra 1.4 wants neither version_base, without which 1.3 warns, nor plugins that lie beside train.py
 for message in ("The version_base parameter", "Hydra could not discover plugins in an editable"):
     warnings.filterwarnings("ignore", message=message)
+warnings.filterwarnings("error", message="provider=hydra.searchpath")  # a folder that is not there
 
 
 class _Flags(argparse.ArgumentParser):
@@ -47,7 +48,8 @@ class _Flags(argparse.ArgumentParser):
             self.add_argument(*flags.split(), action="store_true")
         self.add_argument("-sc", "--shell-completion", action="store_true")
         self.add_argument("-i", "--info", nargs="?", const="all")
-        for flag in ("cfg", "package", "config-path", "config-name", "config-dir"):
+        self.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+        for flag in ("package", "config-path", "config-name", "config-dir"):
             self.add_argument(f"-{''.join(word[0] for word in flag.split('-'))}", f"--{flag}")
         self.add_argument("--experimental-rerun")
 
@@ -85,7 +87,7 @@ def check(argv: list[str]) -> list[str]:
                 print(help_text(composed, groups, is_full="--help" in argv))
                 raise SystemExit(0)
             given_to_hydra = _check(overrides, path, flags.multirun or "hydra.mode=MULTIRUN" in given)
-    except (HydraException, OmegaConfBaseException) as mistake:
+    except (HydraException, OmegaConfBaseException, UserWarning) as mistake:
         raise UserError(" ".join(str(mistake).partition("\nSee ")[0].split())) from mistake
     return [*(argument for argument in argv if argument not in given), *given_to_hydra]
 
@@ -132,15 +134,22 @@ def _parse(given: Sequence[str]) -> list[Override]:
         if word.startswith("-"):
             meant = nearest(key, names, f"={value or after}")
             raise UserError(f"{word}: there is no such flag; a key is set with key=value.{meant}")
-        if not equals and not word.startswith("~"):
+        if (not equals and not word.startswith("~")) or word.startswith("="):
             raise UserError(f"{word}: expected key=value.{nearest(word, names, '=…')} -h says more")
-    # a path of any letters: Hydra's grammar would take = and , for its own
-    taken = [
-        f"resume='{path}'" if key == "resume" and re.search(r"^[^'\"]*[=,()\[\]{}:][^'\"]*$", path) else word
-        for word in given
-        for key, _, path in [word.partition("=")]
-    ]
-    return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(taken)
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    overrides = []
+    for word in given:
+        key, _, path = word.partition("=")
+        # a path of any letters: Hydra's grammar would take = and , for its own
+        is_odd_path = key == "resume" and re.search(r"^[^'\"]*[=,()\[\]{}:][^'\"]*$", path)
+        try:
+            overrides += parser.parse_overrides([f"resume='{path}'" if is_odd_path else word])
+        except HydraException as mistake:
+            said = [line for line in str(mistake).splitlines() if not line.startswith(("Error", "See "))]
+            reason = said[0] if said else str(mistake.__cause__ or "no value")
+            hint = "Special characters are quoted twice: \"name='a, b'\""
+            raise UserError(f"{word}: cannot be read: {reason}. {hint}") from mistake
+    return overrides
 
 
 def _check(overrides: list[Override], path: list[str], multirun: bool) -> list[str]:
@@ -159,9 +168,14 @@ def _check(overrides: list[Override], path: list[str], multirun: bool) -> list[s
     given = [*map(_line, overrides)]
     for expanded in override_lists(params, cases, given) if params or cases else []:
         _compose_and_check(_parse(expanded), path)
+    groups = (*COMPONENTS, "trainer", "experiment")
     new = known_knobs(composed).keys() - files_of_keys(composed).keys()
     return [
-        f"++{line}" if o.key_or_group in new and not line.startswith("+") else line
+        line.lstrip("+")
+        if o.key_or_group in groups
+        else f"++{line}"
+        if o.key_or_group in new and not line.startswith("+")
+        else line
         for o, line in zip(overrides, given, strict=True)
     ]
 
@@ -299,7 +313,7 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
     Raises:
         UserError: naming an unknown or missing key, or a value that is not allowed.
     """
-    if {"-h", "--help"} & set(argv):
+    if {"-h", "--help", "help"} & set(argv):
         lines = [f"  {key:<12}{knob.meaning} ({knob.allowed})" for key, knob in knobs.items()]
         print("\n".join([usage, "", *lines]))
         raise SystemExit(0)
@@ -307,7 +321,12 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
     for argument in argv:
         key, equals, value = argument.partition("=")
         if not equals:
-            raise UserError(f"{argument}: expected key=value. {usage}")
+            meant = f" Did you mean run={argument}?" if "run" in knobs and Path(argument).exists() else ""
+            raise UserError(f"{argument}: expected key=value.{meant} {usage}")
+        if key in knobs and not value.strip():
+            raise UserError(f"{argument}: the value is missing: {knobs[key].meaning}. {usage}")
+        if key in knobs and given[key] is not None:
+            raise UserError(f"{argument}: {key}= is given twice. {usage}")
         if key not in knobs:
             raise UserError(f"{argument}: no such key.{nearest(key, knobs)} Keys: {', '.join(knobs)}")
         given[key] = value

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from experiment.metrics import row
 from experiment.schema import flatten, plain_values
 
+# the name since omegaconf 2.4; before, that of an older function, which could not replace
+is_new_name = "replace" in signature(OmegaConf.register_resolver).parameters
+register_resolver: Callable[..., None] = (
+    OmegaConf.register_resolver if is_new_name else OmegaConf.register_new_resolver
+)
+
 # ${direction:val_loss}, for searches: which way is better
-OmegaConf.register_new_resolver(
+register_resolver(
     "direction", lambda metric: "minimize" if row(metric).sign < 0 else "maximize", replace=True
 )
 
@@ -46,6 +53,17 @@ def digest(config: DictConfig) -> str:
         (plain["callbacks"].get("checkpoint") or {}).pop(key, None)
     if plain["data"]["dataset"] != "image_folder":  # a data set with a name is the same wherever it lies
         del plain["data"]["root"]
+    trainer = plain["trainer"]
+    trainer.pop("profiler", None)
+    for key, value in {"check_val_every_n_epoch": 1, "fast_dev_run": False}.items():
+        if trainer.get(key) == value:
+            del trainer[key]
+    for key in ("max_steps", "max_time", "overfit_batches"):  # younger than the digests of older sweeps
+        if trainer.get(key, 0) is None:
+            del trainer[key]
+    for key, value in trainer.items():
+        if isinstance(value, float) and key.endswith("_batches"):  # 1 is one batch and 1.0 is all
+            trainer[key] = f"{value} of all"
     plain = json.loads(json.dumps(plain), parse_int=float)  # 0 and 0.0 mean the same
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -10,12 +10,22 @@ from typing import Any
 EVERYTHING = "(-inf, inf)"
 
 
+WORDS = {
+    "name": "a folder's name without '/', at most 200 bytes",
+    "path": "a path",
+    "batches": "a number of batches, as 10, or a part of all, as 0.1 or 1.0",
+    "duration": "days, hours, minutes and seconds, as 00:12:00:00",
+}
+"""Kinds whose name alone does not say what may be given."""
+
+
 @dataclass(frozen=True)
 class Knob:
     """One value that a user can set.
 
     Args:
         kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"``, ``"path"`` (not empty), ``"name"`` (a folder's),
+            ``"batches"`` (a number of them, or a part of all), ``"duration"`` (``DD:HH:MM:SS``),
             ``"dict"``, ``"any"``, ``"list[int]"``, ``"tuple[float, float]"`` (a list of two) or
             several of them, such as ``"int | float"``.
         meaning: one line for ``--help``.
@@ -38,9 +48,7 @@ class Knob:
         if self.choices:
             words = " | ".join(map(text, self.choices))
         else:
-            words = {"name": "a folder's name without '/', at most 200 bytes", "path": "a path"}.get(
-                self.kind, self.kind.replace("tuple[", "[")
-            )
+            words = WORDS.get(self.kind, self.kind.replace("tuple[", "["))
             words += "" if self.interval == EVERYTHING else f" in {self.interval}"
         return f"{words} or null" if self.optional else words
 
@@ -73,6 +81,11 @@ class Knob:
         if kind in ("int", "float"):
             is_number = isinstance(value, int if kind == "int" else int | float)
             return is_number and not isinstance(value, bool) and self._contains(value)
+        if kind == "batches":
+            is_part = isinstance(value, float) and 0 < value <= 1
+            return is_part or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+        if kind == "duration":
+            return isinstance(value, str) and re.fullmatch(r"\d\d:\d\d:\d\d:\d\d", value) is not None
         if kind == "name":
             return isinstance(value, str) and _is_name(value)
         if kind in ("str", "path"):

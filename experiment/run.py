@@ -48,6 +48,8 @@ from typing import Any, Literal, cast, get_args
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from experiment.errors import UserError
 from experiment.files import CannotWrite, sha256, write_atomically
@@ -239,6 +241,7 @@ class Run:
         missing = [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]
         if missing:
             what = f"has no {' and no '.join(missing)}" if folder.is_dir() else "does not exist"
+            what = "is a file" if folder.is_file() else what
             found = [path.parent for path in folder.parent.glob("*/config.yaml")]
             known = sorted(path.name for path in found if (path / "checkpoints" / "last.ckpt").exists())[-5:]
             hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
@@ -258,8 +261,14 @@ class Run:
     @property
     def config(self) -> DictConfig:
         """The run's resolved configuration."""
-        config = OmegaConf.load(self.folder / "config.yaml")
-        assert isinstance(config, DictConfig)
+        path = self.folder / "config.yaml"
+        try:
+            text = path.read_text()
+            config = OmegaConf.create(text)
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as damage:
+            raise UserError(f"{path} is damaged: {str(damage).splitlines()[0]}") from damage
+        if not isinstance(config, DictConfig) or "${" in text:  # it was written resolved
+            raise UserError(f"{path} is damaged: it is not the resolved configuration of a run")
         for key, value in self.changes.items():
             OmegaConf.update(config, key, value)
         return config

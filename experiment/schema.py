@@ -45,6 +45,17 @@ CLASSES = {
 }
 """Package → the class from which those derive that a ``_target_`` may name in it."""
 
+UNSUITABLE = {
+    "StochasticWeightAveraging": "the test would not use its weights; EMAWeightAveraging's are tested",
+    "BatchSizeFinder": "the size of a batch is part of what a run is; try data.batch_size=…",
+    "LearningRateFinder": "it looks for a model.lr; sweep instead: -m optimizer.lr=1e-4,1e-3,1e-2",
+    "ModelPruning": "it renames the weights, and no checkpoint could be read again",
+    "BaseFinetuning": "it needs a network of a backbone and a head",
+    "OnExceptionCheckpoint": "checkpoints/last.ckpt is written anyway",
+    "ThroughputMonitor": "it takes a function; metrics.csv has images a second",
+}
+"""Class of lightning.pytorch.callbacks → why it, and what derives from it, cannot work here."""
+
 FUNCTIONS = ("lightning_modules.networks", "lightning_modules.schedule")
 """Modules of this project whose functions a ``_target_`` may name."""
 
@@ -57,22 +68,28 @@ class Component:
         given: number of leading arguments that the project gives.
         named: arguments that it gives by name.
         has_entries: whether the node is a dictionary of components or nulls.
+        base: the class from which those derive that can stand here; empty where functions do, too.
     """
 
     given: int = 0
     named: tuple[str, ...] = ()
     has_entries: bool = False
+    base: str = ""
 
 
 COMPONENTS = {
     "model": Component(given=3),
-    "data": Component(named=("seed",)),
-    "optimizer": Component(given=1),
+    "data": Component(named=("seed",), base="lightning.pytorch.LightningDataModule"),
+    "optimizer": Component(given=1, base="torch.optim.Optimizer"),
     "scheduler": Component(given=2),
-    "loss": Component(),
+    "loss": Component(base="torch.nn.Module"),
     "metrics": Component(given=2, has_entries=True),
-    "callbacks": Component(has_entries=True),
-    "logger": Component(named=("save_dir", "purge_step"), has_entries=True),
+    "callbacks": Component(has_entries=True, base="lightning.pytorch.callbacks.Callback"),
+    "logger": Component(
+        named=("save_dir", "purge_step", "run_name", "tracking_uri"),
+        has_entries=True,
+        base="lightning.pytorch.loggers.Logger",
+    ),
 }
 NESTED = Component()
 
@@ -113,7 +130,7 @@ KNOBS: dict[str, Knob] = {
     ),
     # data
     "data.dataset": Knob("str", "which data set; set by data=…"),
-    "data.root": Knob("str", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
+    "data.root": Knob("path", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
     "data.download": Knob("bool", "download the data set if it is not under data.root"),
     "data.batch_size": _positive("int", "images a step and device"),
     "data.val_fraction": Knob("float", "part of the training set kept for validation; 0 = none", "[0, 1)"),
@@ -130,7 +147,7 @@ KNOBS: dict[str, Knob] = {
     "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
     "data.background": Knob("str", "colour behind transparent images", choices=("white", "black", "grey")),
     "data.cache": Knob(
-        "str", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
+        "path", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
     ),
     "data.on_leak": Knob(
         "str",
@@ -150,11 +167,21 @@ KNOBS: dict[str, Knob] = {
     "trainer.deterministic": Knob("bool", "only algorithms that give the same bits again on a GPU"),
     "trainer.gradient_clip_val": Knob("float", "largest gradient norm", "(0, inf)", optional=True),
     "trainer.accumulate_grad_batches": _positive("int", "batches whose gradients make one step"),
-    "trainer.limit_train_batches": Knob(
-        "int", "train on so many batches an epoch", "[1, inf)", optional=True
+    "trainer.limit_train_batches": Knob("batches", "an epoch trains on so many", optional=True),
+    "trainer.limit_val_batches": Knob("batches", "a validation looks at so many", optional=True),
+    "trainer.limit_test_batches": Knob("batches", "the test looks at so many", optional=True),
+    "trainer.check_val_every_n_epoch": _positive("int", "validate after every so many epochs"),
+    "trainer.max_steps": _positive("int", "end after so many steps, if not before", optional=True),
+    "trainer.max_time": Knob(
+        "duration", "end after this time, if not before; the schedule knows of the epochs only", optional=True
     ),
-    "trainer.limit_val_batches": Knob("int", "validate on so many batches", "[1, inf)", optional=True),
-    "trainer.limit_test_batches": Knob("int", "test on so many batches", "[1, inf)", optional=True),
+    "trainer.overfit_batches": Knob(
+        "batches", "train on the same few in every epoch, to see the loss vanish", optional=True
+    ),
+    "trainer.fast_dev_run": Knob("bool", "one batch of everything: does it run at all?"),
+    "trainer.profiler": Knob(
+        "str", "where the time goes, in *-profile.txt", choices=("simple", "advanced"), optional=True
+    ),
     # callbacks that compare epochs
     "callbacks.*.monitor": Knob("str", "what must improve: val_loss, or val_ with one of metrics=…"),
     "callbacks.*.mode": Knob(
@@ -206,6 +233,10 @@ def refusal(target: str) -> str | None:
     bases = [CLASSES[package]] if package in CLASSES else [*CLASSES.values()]
     wanted = {full.name for base in bases if (full := definition(base))}
     is_of_kind = not ancestors(target).isdisjoint(wanted) and (package in CLASSES or home in own)
+    for unsuitable, reason in UNSUITABLE.items():
+        full = definition(f"lightning.pytorch.callbacks.{unsuitable}")
+        if full and full.name in ancestors(target):
+            return f"it cannot work here: {reason}"
     if is_of_kind or (isinstance(found.node, ast.ClassDef) and home in own[1:]):
         return None
     return f"it is no {' or '.join(base.rpartition('.')[2] for base in bases)}"
@@ -375,6 +406,11 @@ def _faults_of_component(
     if reason := refusal(target):
         yield f"{key}._target_", f"{key}._target_={target}: {reason}"
         return
+    kind, is_trusted = definition(component.base), target.partition(".")[0] in trusted_packages()
+    if kind and kind.name not in ancestors(target) and not is_trusted:
+        name = component.base.rpartition(".")[2]
+        yield f"{key}._target_", f"{key}._target_={target}: it is no {name}"
+        return
     taken, is_partial = _knobs(key, node, component), node.get("_partial_") is True
     for name, value in node.items():
         dotted = f"{key}.{name}"
@@ -424,7 +460,7 @@ def _leaves_run_folder(value: object) -> bool:
     if not isinstance(value, str):
         return False
     path = PureWindowsPath(value)  # takes / and \\ for separators
-    return bool(path.anchor or ".." in path.parts or re.match(r"~|\w+:", value))
+    return bool(path.anchor or ".." in path.parts or re.match(r"~|[A-Za-z]\w*:", value))
 
 
 def plain_values(config: DictConfig, without: Container[str] = ("hydra",)) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from experiment.config import choices, run_config
+from experiment.config import choices, register_resolver, run_config
 from experiment.errors import UserError
 from experiment.provenance import hardware
 from experiment.run import Run
@@ -255,6 +255,4 @@ def study_storage(folder: str) -> str:
     return f"sqlite:///{folder}/study.db"
 
 
-OmegaConf.register_new_resolver(
-    "study_storage", study_storage, replace=True
-)  # of conf/hydra/sweeper/optuna.yaml
+register_resolver("study_storage", study_storage, replace=True)  # of conf/hydra/sweeper/optuna.yaml

@@ -117,6 +117,8 @@ class FolderSweeper(Sweeper):
             stop(error)
         code = 0
         while todo is not None and not code:
+            if todo:
+                print(f"{len(todo)} job{'s' * (len(todo) > 1)} → {sweep.folder}", flush=True)
             with sweep.watched():
                 code = self._launch(todo)
             todo = None if code else next(rounds, None)
@@ -169,6 +171,8 @@ class FolderSweeper(Sweeper):
                 single = [] if override.is_sweep_override() else [override.get_value_element_as_str()]
                 key = override.get_key_element().lstrip("+")
                 values[key] = single or list(override.sweep_string_iterator())
+                if not values[key]:
+                    raise UserError(f"{override.input_line}: there is no value in it, and so no job")
             combinations += [
                 dict(zip(values, job, strict=True)) for job in itertools.product(*values.values())
             ]

@@ -1,5 +1,6 @@
 """From a configuration to the objects of a run: data, network, classifier, trainer."""
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -26,6 +28,8 @@ from lightning_modules.callbacks import Interruption, Progress
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
+
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 
 
 def build_data(config: DictConfig) -> ImageDataModule:
@@ -97,18 +101,15 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     if sys.stderr.isatty() and not shows_progress and not swept(Run(folder)):  # a sweep prints a line a job
         callbacks.insert(0, Progress())  # its line is gone before the others print
         shows_progress = True
-    loggers: list[Logger] = [
-        instantiate(
-            node, save_dir=str(folder), **({"purge_step": purge_step} if name == "tensorboard" else {})
-        )
-        for name, node in config.logger.items()
-        if node
-    ]
+    loggers = [_logger(node, folder, purge_step) for node in config.logger.values() if node]
+    options = {key: value for key, value in _plain(config.trainer).items() if value is not None}
+    if "profiler" in options:
+        options["profiler"] = PROFILERS[options["profiler"]](dirpath=folder, filename="profile")
     # Lightning would write a checkpoint of its own at Slurm's warning and requeue the job unasked
     slurm: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     try:
         trainer = Trainer(
-            **_plain(config.trainer),
+            **options,
             plugins=slurm,
             default_root_dir=folder,
             callbacks=callbacks,
@@ -120,9 +121,7 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
             use_distributed_sampler=False,  # the data module shares batches out itself
         )
     except (MisconfigurationException, ValueError) as reason:
-        raise UserError(
-            f"this trainer cannot work here: {reason} Set trainer=cpu or other devices"
-        ) from reason
+        raise UserError(f"this trainer cannot work here: {reason} (trainer=cpu works everywhere)") from reason
     trainer._checkpoint_connector = _NothingUnasked(trainer)
     return trainer
 
@@ -142,8 +141,34 @@ def _callback(node: DictConfig, folder: Path) -> Callback:
         extra["dirpath"] = str(folder / node.dirpath)
     if node.get("monitor") and "mode" in node and node.mode is None:  # as the metric is better
         extra["mode"] = "max" if metric_row(node.monitor).sign > 0 else "min"
-    callback: Callback = instantiate(node, **extra)
+    try:
+        callback: Callback = instantiate(node, **extra)
+    except (MisconfigurationException, ModuleNotFoundError) as reason:
+        raise UserError(f"{node._target_}: {reason}") from reason
     return callback
+
+
+def _logger(node: DictConfig, folder: Path, purge_step: int | None) -> Logger:
+    """A logger of the run in ``folder``."""
+    extra: dict[str, Any] = {}
+    kind = node._target_.rpartition(".")[2]
+    if kind == "TensorBoardLogger":
+        extra["purge_step"] = purge_step
+    elif kind == "WandbLogger":
+        extra["name"] = folder.name
+    elif kind == "MLFlowLogger":
+        extra["run_name"] = folder.name
+        # one database for the runs that lie side by side, unless the user has a server
+        extra["tracking_uri"] = os.environ.get(
+            "MLFLOW_TRACKING_URI", f"sqlite:///{folder.parent / 'mlflow.db'}"
+        )
+    try:
+        logger: Logger = instantiate(node, save_dir=str(folder), **extra)
+    except ModuleNotFoundError as missing:
+        raise UserError(f"{node._target_}: {missing}. pip install -e '.[mlflow,wandb]'") from missing
+    if isinstance(logger, CSVLogger) and Path(logger.log_dir) == folder:
+        raise UserError(f"{node._target_}: give it a name, its metrics.csv would replace the run's own")
+    return logger
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
@@ -104,6 +105,7 @@ def evaluate(
     # one device, and nothing written: the run's own figures and events stay as they are
     config.callbacks, config.logger = {}, {}
     config.trainer.update({"accelerator": "auto", "devices": 1, "strategy": "auto", "num_nodes": 1})
+    config.trainer.profiler = None
     data = build_data(config)
     data.load()
     _check_data(run, data)
@@ -145,7 +147,10 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     )
     begin = _Begin(run, data)
     trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
-    trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
+    except (MisconfigurationException, ModuleNotFoundError) as reason:  # a callback that cannot work, a limit
+        raise UserError(f"Lightning cannot train so: {' '.join(str(reason).split())}") from reason
     begin.on_train_start(trainer, module)  # where all epochs were done and only the test is left
     # without checkpoints there are only the last weights, and the results say so
     best = run.folder / "checkpoints" / "best.ckpt" if config.callbacks.get("checkpoint") else None

@@ -1,13 +1,17 @@
 """The commands and links of README and docs/ work as written, the trainings at a size for a test."""
 
+import logging
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from experiment.command_line import CONFIG_DIR, check
@@ -97,23 +101,96 @@ def test_a_run_is_used_as_the_readme_says(tmp_path, monkeypatch, run_door):
         assert done.code in (0, None), (script, arguments, done.err)
 
 
-def test_a_model_and_a_data_set_are_added_as_the_readme_says(tmp_path):
-    for room in ("conf", "custom_backend", "experiment", "hydra_plugins", "lightning_modules"):
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "train.py", tmp_path)
-    text = (ROOT / "README.md").read_text()
+def blocks_with_a_place(text: str) -> dict[str, str]:
+    """The Python and YAML blocks of a page that say which file they are."""
     blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
-    placed = {
-        match[1]: block for block in blocks if (match := re.search(r"# (.*\.(?:py|yaml))$", block, re.M))
-    }
-    assert len(placed) == 4
-    for place, block in placed.items():
+    return {match[1]: block for block in blocks if (match := re.search(r"# (.*\.(?:py|yaml))$", block, re.M))}
+
+
+@pytest.fixture
+def copy_of_checkout(tmp_path) -> Path:
+    """A copy to which the README's tutorial has been applied."""
+    for folder in ("conf", "custom_backend", "experiment", "hydra_plugins", "lightning_modules", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("train.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for place, block in blocks_with_a_place((ROOT / "README.md").read_text()).items():
         path = tmp_path / place.removeprefix("at the end of ")
-        path.write_text((path.read_text() if path.exists() else "") + "\n\n" + block)
-    (command,) = re.findall(r"`python (train.py model=tiny [^`]*)`", text)
+        if path.stem != "mine":
+            path.write_text((path.read_text() if path.exists() else "") + "\n\n" + block)
+    return tmp_path
+
+
+def test_a_model_and_a_data_set_are_added_as_the_readme_says(copy_of_checkout):
+    (command,) = re.findall(r"`python (train.py model=tiny [^`]*)`", (ROOT / "README.md").read_text())
     done = subprocess.run(
-        [sys.executable, *command.split(), "trainer.max_epochs=2", "logger=none", "name=new"],
-        cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, *command.split(), "logger=none", "name=new"],
+        cwd=copy_of_checkout, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(Run(tmp_path / "outputs" / "new").results["test_acc_per_class"]) == 2
+    results = Run(copy_of_checkout / "outputs" / "new").results
+    assert len(results["test_acc_per_class"]) == 2
+    assert results["test_acc"] > 0.95
+
+
+def test_the_tests_pick_up_what_the_readme_adds_and_pass(copy_of_checkout):
+    picked = ["tests/experiment/test_schema.py", "tests/lightning_modules/test_networks.py"]
+    picked += ["tests/lightning_modules/test_training.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", "-q", "-k", "tiny or stripes or test_schema", *picked],
+        cwd=copy_of_checkout, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_a_model_outside_of_the_checkout_works_as_the_readme_says(tmp_path, monkeypatch, run_door):
+    text = (ROOT / "README.md").read_text()
+    placed = blocks_with_a_place(text)
+    (command,) = re.findall(r"`TRUSTED_PACKAGES=mine lic-train ([^`]*)`", text)
+    for path, place in (
+        ("mine/networks.py", "lightning_modules/networks/tiny.py"),
+        ("conf/model/mine.yaml",) * 2,
+    ):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(placed[place])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("TRUSTED_PACKAGES", "mine")
+    small = ["trainer=smoke", "logger=none", "callbacks.figures=null", "name=mine"]
+    done = run_door("train.py", *command.split(), *small)
+    assert done.code in (0, None), done.err
+    assert Run(tmp_path / "outputs" / "mine").results["parameters"] == 16 * 9 + 16 + 16 * 10 + 10
+
+
+def test_the_ten_lines_of_a_library_run_in_one_process_and_leave_it_as_it_was(tmp_path, monkeypatch, capsys):
+    (script,) = re.findall(
+        r"```python\n(from lightning_modules .*?)```", (ROOT / "README.md").read_text(), re.S
+    )
+    assert len([line for line in script.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    script = script.replace('"trainer.max_epochs=2"', '"trainer=smoke", "model.widths=[4,8]"')
+    numbers = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
+
+    def state() -> tuple[object, ...]:
+        root = logging.getLogger()
+        return root.handlers[:], root.level, [signal.getsignal(n) for n in numbers], Path.cwd(), sys.argv[:]
+
+    before = state()
+    exec(script, found := {})
+    assert [run.status for run in found["runs"]] == ["finished"] * 2
+    assert found["classifier"](torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+    assert "notebook-1" in capsys.readouterr().out
+    assert state() == before
+    assert "EXPERIMENT_RUN_FOLDER" not in os.environ
+
+
+def test_the_library_is_imported_without_torch_and_names_mistakes():
+    spy = (
+        "import sys, lightning_modules as library\n"
+        "try: library.compose('modle=mnist')\n"
+        "except library.UserError as error: print(error)\n"
+        "print({'torch', 'lightning'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", spy], cwd=ROOT, capture_output=True, text=True)
+    assert "Did you mean model" in done.stdout
+    assert done.stdout.endswith("set()\n"), done.stderr

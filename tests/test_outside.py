@@ -157,7 +157,7 @@ def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_door, monk
         ("callbacks=say callbacks.say.wrod=x", "Did you mean callbacks.say.word=x?"),
         ("data=dots data.dataset=own.parts.dits", "own.parts has no dits"),
         ("metrics=[acc,err]", "Did you mean error?"),
-        ("callbacks.checkpoint.monitor=val_error", "metrics=[acc] has no error"),
+        ("callbacks.checkpoint.monitor=val_error", "choose val_acc or val_loss"),
     ],
 )
 def test_its_mistakes_are_named_like_those_of_the_project(outside, arguments, message, monkeypatch):

@@ -9,15 +9,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.text import Text
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from experiment.errors import UserError
 from experiment.plots import run as plots
 from experiment.run import Run
+from lightning_modules.build import build_data
+from lightning_modules.data.appearance import Appearance
 from lightning_modules.data.decoding import read_images
 from lightning_modules.data.sources import mnist_mini
 from lightning_modules.loading import load_classifier
+from lightning_modules.prediction import DIGITS, Reader
+from tests.conftest import composed
 
 Door = Callable[..., SimpleNamespace]
 
@@ -130,6 +136,157 @@ def test_images_are_brought_to_the_shape(tmp_path: Path):
     assert (grey[0, 0].numpy() == np.asarray(Image.fromarray(exact).convert("L"))).all()
     with pytest.raises(UserError, match="no image file has 2 channels"):
         read_images(files, (2, 6, 8))
+
+
+@pytest.fixture(scope="module")
+def reader_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that has learnt the digits, in seconds."""
+    from lightning_modules.training import train
+
+    folder = tmp_path_factory.mktemp("digits")
+    quick = ("scheduler=onecycle", "optimizer.lr=2e-2", "trainer.max_epochs=4", "data.train_images=2000")
+    small = ("model.widths=[8,16,32]",)
+    silent = ("logger=none", "callbacks.figures=null", "trainer.accelerator=cpu")
+    run = Run.create(composed(f"output_dir={folder}", *quick, *small, *silent), folder, "run")
+    train(run.config, run)
+    return run
+
+
+def enlarged(digit: np.ndarray) -> np.ndarray:
+    """As if drawn with a pen on a canvas that is 14 times as large."""
+    return np.asarray(Image.fromarray(digit).resize((224, 224), Image.Resampling.BICUBIC))
+
+
+def off_centre(digit: np.ndarray) -> np.ndarray:
+    canvas = np.zeros((500, 400), np.uint8)
+    canvas[30:254, 150:374] = digit
+    return canvas
+
+
+def thick(digit: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(digit).filter(ImageFilter.MaxFilter(9)))
+
+
+def on_paper(digit: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 5, digit.shape)
+    return (220 - 0.7 * digit + noise).clip(0, 255).astype(np.uint8)
+
+
+DRAWN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "black on white": lambda digit: 255 - digit,
+    "moved": lambda digit: np.roll(np.pad(digit, 4), (3, -4), (0, 1)),
+    "large": enlarged,
+    "off-centre": lambda digit: off_centre(enlarged(digit)),
+    "thick": lambda digit: off_centre(thick(enlarged(digit))),
+    "thick and black": lambda digit: 255 - off_centre(thick(enlarged(digit))),
+    "on paper": lambda digit: on_paper(off_centre(enlarged(digit))),
+}
+
+
+def test_digits_are_read_however_they_are_drawn(
+    reader_of_digits: Run, run_door: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    digits, labels = (part[::8] for part in (mnist_mini().test_images, mnist_mini().test_labels))
+    right = {}
+    for way, draw in {"as MNIST": lambda digit: digit, **DRAWN}.items():
+        (tmp_path / way).mkdir()
+        for number, digit in enumerate(digits[:, 0].numpy()):
+            Image.fromarray(draw(digit)).save(tmp_path / way / f"{number:03}.png")
+        done = run_door(
+            "predict.py", f"run={reader_of_digits.folder}", f"images={tmp_path / way}", f"out={tmp_path}"
+        )
+        assert done.code == 0
+        found = rows(tmp_path / "predictions.csv")
+        right[way] = sum(
+            row["predicted"] == str(label) for row, label in zip(found, labels.tolist(), strict=True)
+        )
+        assert {row["changes"] for row in found} == {
+            "as MNIST": {""}, "black on white": {"inverted"}, "thick and black": {"inverted centred"},
+            "on paper": {"inverted centred"},
+        }.get(way, {"centred"})  # fmt: skip
+        assert (way == "as MNIST") == ("125 of 125 images were" not in caplog.text)
+        assert "unlike" not in caplog.text
+        caplog.clear()
+    assert right["as MNIST"] > 110
+    assert right["black on white"] == right["as MNIST"]
+    for way, number in right.items():
+        assert number >= right["as MNIST"] - (8 if "thick" in way else 5), right
+
+
+def test_what_is_asked_for_is_done_and_not_warned_of(
+    reader_of_digits: Run, run_door: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    Image.fromarray(255 - mnist_mini().test_images[0, 0].numpy()).save(tmp_path / "0.png")
+    call = (
+        "predict.py",
+        f"run={reader_of_digits.folder}",
+        f"images={tmp_path / '0.png'}",
+        f"out={tmp_path / 'out'}",
+    )
+    assert run_door(*call, "invert=true").code == 0
+    assert caplog.text == ""
+    assert rows(tmp_path / "out" / "predictions.csv")[0]["changes"] == "inverted"
+    assert run_door(*call, "invert=false", "center=false").code == 0
+    assert "1 of 1 images are unlike those trained on, such as" in caplog.text
+    assert rows(tmp_path / "out" / "predictions.csv")[0]["changes"] == ""
+    assert "invert=maybe" in run_door(*call, "invert=maybe").err
+
+
+def test_an_old_run_says_as_much_as_it_can(
+    reader_of_digits: Run, run_door: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    Image.fromarray(255 - mnist_mini().test_images[0, 0].numpy()).save(tmp_path / "0.png")
+    for dataset in ("mnist_mini", "fashion_mnist"):
+        old = Run(copy(reader_of_digits, tmp_path / dataset, dataset=dataset))
+        facts = {key: value for key, value in old.provenance["data"].items() if key != "appearance"}
+        old.write_json("provenance.json", old.provenance | {"data": facts})
+        assert run_door("predict.py", f"run={old.folder}", f"images={tmp_path / '0.png'}").code == 0
+        assert rows(old.folder / "predictions" / "predictions.csv")[0]["changes"] == "inverted"
+        assert "1 of 1 images were inverted" in caplog.text
+
+
+def test_sixteen_bits_are_scaled_as_in_the_training(
+    run_door: Door, tmp_path: Path, trained: Callable[..., Run]
+):
+    draw = np.random.default_rng(0)
+    for name, offset in (("dim", 500), ("bright", 2500)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(10):
+            values = (draw.integers(0, 400, (16, 16)) + offset).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / "set" / name / f"{number}.png")
+    run = trained("data=image_folder", f"data.root={tmp_path / 'set'}")
+    classifier = load_classifier(run, run.checkpoint("best"))
+    data = build_data(run.config)
+    _, pixels, _ = Reader(run, classifier, None, None).read([str(tmp_path / "set" / data._data.paths[0])])
+    assert run.provenance["data"]["pixel_range"] == [0, 4095]
+    assert torch.equal(pixels[0], data._data.train_images[0])
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_photographs_are_left_as_they_are(colours: bool):
+    """Dark and light ones are equally like those of their set: neither is turned."""
+    draw = np.random.default_rng(0)
+    shades = draw.integers(0, 200, (200, 3 if colours else 1, 1, 1))
+    images = (draw.integers(0, 56, (200, shades.shape[1], 16, 16)) + shades).astype(np.uint8)
+    appearance = Appearance.of(images)
+    assert appearance.box is None
+    for image in images.transpose(0, 2, 3, 1):
+        prepared = appearance.prepare(image, (16, 16), None, None)
+        assert (prepared.changes, prepared.is_unlike) == ((), False)
+        assert (prepared.pixels == image).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_image_can_be_prepared(data: st.DataObject):
+    height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    values = data.draw(st.lists(st.sampled_from([0, 0, 0, 1, 128, 255]), min_size=1, max_size=30))
+    image = np.resize(np.array(values, np.uint8), (height, width, 1))
+    asked = [data.draw(st.sampled_from([None, True, False])) for _ in range(2)]
+    for appearance in (DIGITS, Appearance((0.5, 0.1))):
+        prepared = appearance.prepare(image, (28, 28), *asked)
+        assert prepared.pixels.shape == (28, 28, 1)
+        assert prepared.pixels.dtype == np.uint8
 
 
 def test_unreadable_images_are_named_and_skipped(run: Run, run_door: Door, folder: Path, tmp_path: Path):

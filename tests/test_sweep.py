@@ -85,7 +85,8 @@ def test_failures_are_told_when_they_happen_and_only_they_are_run_again(tmp_path
     code, output, errors = sweep(*mixed, cwd=tmp_path)
     assert code == 1
     assert "Traceback" not in output + errors
-    lines = output.splitlines()
+    begin, *lines = output.splitlines()
+    assert begin == f"3 jobs → {tmp_path / 'outputs' / 's'}"
     assert "[1/3] optimizer.lr=0.01  test" in lines[0]
     assert "[2/3] optimizer.lr=1e+30  FAILED UserError: the loss became" in lines[1]
     assert "[3/3] optimizer.lr=0.02  test" in lines[2]
@@ -104,7 +105,7 @@ def test_failures_are_told_when_they_happen_and_only_they_are_run_again(tmp_path
     code, output, _ = sweep(*mixed, cwd=tmp_path)
     assert code == 1
     assert output.count("FAILED UserError") == 1
-    assert "test" not in output.splitlines()[0]
+    assert "test" not in output.splitlines()[1]
     again = {name for name, run in runs(tmp_path).items() if run.provenance["end"] != first_end[name]}
     assert again == {failed.folder.name}
 
@@ -199,7 +200,7 @@ def test_ctrl_c_ends_with_a_summary_and_the_command_that_resumes(tmp_path):
     code, output, errors = sweep(*arguments, "trainer.max_epochs=40", cwd=tmp_path)
     assert code == 0, errors
     assert "INTERRUPTED" not in output  # that is how it ended before
-    assert [line[:5] for line in output.splitlines()[:2] if "test" in line] == ["[1/2]", "[2/2]"]
+    assert [line[:5] for line in output.splitlines()[1:3] if "test" in line] == ["[1/2]", "[2/2]"]
 
 
 def test_the_configuration_is_fixed_when_the_sweep_starts(tmp_path):

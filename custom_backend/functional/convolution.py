@@ -30,16 +30,21 @@ def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation:
     return height, width
 
 
-def windows(size: Pair, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> list[tuple[slice, slice]]:
+def windows(
+    size: Pair, kernel: Pair, stride: Pair, dilation: Pair = (1, 1), first: Pair = (0, 0)
+) -> list[tuple[slice, slice]]:
     """For each entry (i, j) of the kernel, row by row, the pixels that it meets as the window moves.
 
-    `size` is the number of windows; the slices index the (padded) image.
+    `size` is the number of windows, of which the first begins at pixel `first` of the (padded) image.
     """
-    offsets = [
-        [slice(i * d, i * d + s * (n - 1) + 1, s) for i in range(k)]
-        for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
+    reach = [s * (n - 1) + 1 for s, n in zip(stride, size, strict=True)]
+    tops = range(first[0], first[0] + kernel[0] * dilation[0], dilation[0])
+    lefts = range(first[1], first[1] + kernel[1] * dilation[1], dilation[1])
+    return [
+        (slice(top, top + reach[0], stride[0]), slice(left, left + reach[1], stride[1]))
+        for top in tops
+        for left in lefts
     ]
-    return [(rows, cols) for rows in offsets[0] for cols in offsets[1]]
 
 
 def pad(x: Array, padding: Pair) -> Array:

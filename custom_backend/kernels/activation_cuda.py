@@ -1,5 +1,7 @@
 """CuPy kernel of the normal distribution."""
 
+import cupy
+
 from custom_backend.array import Array
 from custom_backend.kernels.elementwise import elementwise_kernel
 
@@ -10,4 +12,4 @@ _normal_cdf = elementwise_kernel(
 
 def normal_cdf(x: Array) -> Array:
     """See `functional.activation.normal_cdf`."""
-    return _normal_cdf(x)
+    return _normal_cdf(cupy.ascontiguousarray(x), cupy.empty(x.shape, x.dtype))

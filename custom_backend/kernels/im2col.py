@@ -50,20 +50,16 @@ def blocks(start: int, stop: int, width: int, batch: int, pixel: int) -> Iterato
         start += count
 
 
-def _seen(rows: slice, cols: slice, geometry: Geometry) -> list[tuple[slice, slice]]:
+def _windows(rows: slice, cols: slice, geometry: Geometry) -> list[tuple[slice, slice]]:
     """The pixels that each entry of the kernel meets in the windows (rows, cols)."""
     kernel, stride, _, dilation = geometry.window
     size = rows.stop - rows.start, cols.stop - cols.start
-    top, left = rows.start * stride[0], cols.start * stride[1]
-    return [
-        (slice(r.start + top, r.stop + top, r.step), slice(s.start + left, s.stop + left, s.step))
-        for r, s in windows(size, kernel, stride, dilation)
-    ]
+    return windows(size, kernel, stride, dilation, (rows.start * stride[0], cols.start * stride[1]))
 
 
 def _columns(padded: FloatArray, rows: slice, cols: slice, geometry: Geometry) -> FloatArray:
     """The columns of the im2col matrix of each group that belong to the windows (rows, cols)."""
-    entries = _seen(rows, cols, geometry)
+    entries = _windows(rows, cols, geometry)
     size = rows.stop - rows.start, cols.stop - cols.start
     columns = empty((len(padded), len(entries), *size, padded.shape[3]), padded.dtype)
     for entry, (r, s) in enumerate(entries):
@@ -137,7 +133,7 @@ def input_gradient(
             columns = empty((*transposed.shape[:2], run.stop - run.start), grad.dtype)
             np.matmul(transposed, chunk_grad[..., run], out=columns)
             seen = columns.reshape(len(image), entries, rows.stop - rows.start, -1, batch)
-            for entry, (r, s) in enumerate(_seen(rows, cols, geometry)):
+            for entry, (r, s) in enumerate(_windows(rows, cols, geometry)):
                 image[:, r, s] += seen[:, entry]
             del columns, seen  # see correlate
 

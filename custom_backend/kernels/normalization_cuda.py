@@ -39,7 +39,14 @@ _norm_act_pool_gather = elementwise_kernel(
     T centred = x[((c * height + h) * width + w) * batch + n] - mean[c];
     T normal = centred * (weight[c] * inverse_std[c]) + bias[c];
     g = slope == 0 ? (normal <= 0 ? T(0) : grad[i]) : (normal > 0 ? grad[i] : slope * grad[i]);
-    dot = g * centred;
+    // Of all pixels of the window, the last one's reaching to the edge: elsewhere g is 0, but 0 * inf is NaN.
+    T sum = 0;
+    ptrdiff_t bottom = r == rows - 1 ? height : (r + 1) * window;
+    ptrdiff_t right = s == cols - 1 ? width : (s + 1) * window;
+    for (ptrdiff_t a = r * window; a < bottom; ++a)
+        for (ptrdiff_t b = s * window; b < right; ++b)
+            sum += (a == h && b == w ? g : T(0)) * (x[((c * height + a) * width + b) * batch + n] - mean[c]);
+    dot = sum;
     """,
 )
 

@@ -242,6 +242,11 @@ def _norm_act_pool_backward(
                 _add_chosen(row, index[c, r], offset, grad[c, r], scalars, lanes)
             total += _fold(lanes[0])
             total_dot += _fold(lanes[1])
+        # The last of an odd number of rows or columns is in no window: its gradient is 0, and 0 · ∞ is NaN.
+        for h in range(x.shape[1]):
+            for w in range(2 * width if h < 2 * height else 0, x.shape[2]):
+                for n in range(batch):
+                    total_dot += 0 * (x[c, h, w, n] - scalars[0])
         grad_bias[c] = total
         grad_weight[c] = total_dot * inverse_std[c]
         lost_mean = number(total / length)
@@ -251,7 +256,6 @@ def _norm_act_pool_backward(
             for k in range(4):
                 h, offset = 2 * r + k // 2, (k // 2, k % 2)
                 _spread(x[c, h], index[c, r], offset, grad[c, r], scalars, lost, grad_x[c, h])
-        # The last of an odd number of rows or columns is in no window.
         for h in range(x.shape[1]):
             for w in range(2 * width if h < 2 * height else 0, x.shape[2]):
                 for n in range(batch):

@@ -36,10 +36,14 @@ G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OF_KERNEL = np.kron(G, G)  # (16, 9): g ↦ G g Gᵀ
 
 
-def columns_apart(x: FloatArray, padding: Pair, size: Pair) -> FloatArray:
-    """x (C, H, W, N) behind a border of `padding` zeros, filled up with zeros to an even `size`."""
+def _tiled(x: FloatArray, size: Pair, padding: Pair) -> tuple[Pair, FloatArray]:
+    """How many tiles make `size` outputs, and x (C, H, W, N) with its columns apart.
+
+    x lies behind a border of `padding` zeros, and is filled up with zeros to whole tiles.
+    """
     (top, left), (channels, height, _, batch) = padding, x.shape
-    out = empty((channels, size[0], 2, size[1] // 2, batch), x.dtype)
+    tiles = -(-size[0] // 2), -(-size[1] // 2)
+    out = empty((channels, 2 * tiles[0] + 2, 2, tiles[1] + 1, batch), x.dtype)
 
     def copy(start: int, stop: int) -> None:
         chunk = out[start:stop]
@@ -50,7 +54,7 @@ def columns_apart(x: FloatArray, padding: Pair, size: Pair) -> FloatArray:
             chunk[:, top : top + height, phase, first : first + seen.shape[2]] = seen
 
     split(copy, channels, out.size)
-    return out
+    return tiles, out
 
 
 @compiled
@@ -152,12 +156,6 @@ def _gradient_to_tiles(grad: FloatArray, top: int, left: int, batch: int, tiles:
 def _runs(array: FloatArray) -> FloatArray:
     """View width and batch as one axis."""
     return array.reshape(*array.shape[:-2], -1)
-
-
-def _tiled(x: FloatArray, size: Pair, padding: Pair) -> tuple[Pair, FloatArray]:
-    """How many tiles make `size` outputs, and x behind a border, filled up to whole tiles."""
-    tiles = -(-size[0] // 2), -(-size[1] // 2)
-    return tiles, columns_apart(x, padding, (2 * tiles[0] + 2, 2 * tiles[1] + 2))
 
 
 def _empty_tiles(channels: int, rows: slice, cols: slice, like: FloatArray) -> FloatArray:

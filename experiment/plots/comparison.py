@@ -210,9 +210,9 @@ def multiples(panel: Panel, title: str) -> Figure:
     figure, grid = _figure(heading, WIDTH, 1.6 * rows + 0.6, rows, COLUMNS)
     each = list(zip(grid.flat, panel.settings, strict=False))
     means = [_draw(axes, panel, label, SERIES[0]) for axes, label in each]
+    behind = np.array([point for mean in means for point in [*mean.items(), (math.nan, math.nan)]])
     for axes, label in each:
-        for mean in means:
-            axes.plot(mean.keys(), mean.values(), color=PALETTE["grid"], linewidth=0.8, zorder=1)
+        axes.plot(*behind.T, color=PALETTE["grid"], linewidth=0.8, zorder=1)  # one line with gaps
         axes.set_title(fill(label, 34), loc="left", fontsize=7.5, **INK)
     _scale(grid[0, 0], panel.metric, means)
     figure.supxlabel("epoch", fontsize=9, **INK)

@@ -348,19 +348,34 @@ def next_step(given: Answer, runs: Collection, tests: int) -> str:
     """The command that would tell more, or that trains with the winner; empty where there is none."""
     question = given.question
     sweep = question.sweep
-    if given.claim.is_benchmark:
+    if given.claim.is_benchmark or not question.contrasts:
         return ""
     if sweep is None and len(runs.sweeps) == 1 and not runs.loose:
         sweep = runs.sweeps[0]
-    if sweep is None or not sweep.sessions:
+    command = (
+        sweep.sessions[-1].get("command", "") if sweep and sweep.sessions else question.contrasts[0].command
+    )
+    words = shlex.split(str(command))[1:]
+    if not words:
         return ""
-    words = shlex.split(str(sweep.sessions[-1].get("command", "")))[1:]
-    if not words or not given.verdict.startswith(("undecided", "no verdict")):
+    replaced = ("sweep.", "seed=", "name=", *(f"{key}=" for key in question.changed))
+    if given.verdict.startswith("decided") and given.leader:
+        kept = [word for word in words if word not in ("-m", "--multirun") and not word.startswith(replaced)]
+        return shlex.join(["python", *kept, *given.leader.split()])
+    if not given.verdict.startswith(("undecided", "no verdict")):
         return ""
-    words = [word for word in words if not word.startswith(("sweep.name=", "sweep.dry_run=", "seed="))]
     open_ = [
         f for f in given.findings if f.verdict.startswith("undecided") and f.found.n > 1 and f.found.sd > 0
     ]
     seeds = max((f.found.n + _more_seeds(given.claim, f.found, tests) for f in open_), default=5.0)
-    again = [] if given.verdict.startswith("no verdict") else [f"seed=range({min(seeds, MANY):.0f})"]
-    return shlex.join(["python", *words, *again, f"sweep.name={sweep.name}"])
+    more = [f"seed=range({min(seeds, MANY):.0f})"]
+    if sweep:
+        words = [word for word in words if not word.startswith(("sweep.name=", "sweep.dry_run=", "seed="))]
+        again = [] if given.verdict.startswith("no verdict") else more
+        return shlex.join(["python", *words, *again, f"sweep.name={sweep.name}"])
+    if len(question.changed) != 1:
+        return ""  # which of several settings to sweep is for the user to choose
+    (key,) = question.changed
+    values = dict.fromkeys(term.partition("=")[2] for c in question.contrasts for term in c.terms)
+    kept = [word for word in words if not word.startswith(replaced) and word != "-m"]
+    return shlex.join(["python", kept[0], "-m", *kept[1:], f"{key}={','.join(values)}", *more])

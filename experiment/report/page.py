@@ -104,7 +104,8 @@ class Report:
 
     def _picture(self, folder: Path, figure: Figure, name: str) -> str:
         path = f"figures/{name}.png"
-        write_png(png(figure, dpi=120), folder / path)
+        write_png(png(figure, dpi=100), folder / path)
+        figure.set_layout_engine("none")  # keeps what was laid out, which takes half of the time
         self.pictures[path] = svg(figure, name)
         return f"![{name}]({path})"
 
@@ -143,6 +144,8 @@ class Report:
 
     def _curves(self, folder: Path, settings: Mapping[str, Sequence[Record]], name: str, number: int) -> str:
         drawn = {label: [run.rows for run in records] for label, records in settings.items()}
+        if not any(rows for runs in drawn.values() for rows in runs):
+            return ""
         kinds = dict.fromkeys(_loss(run) for records in settings.values() for run in records)
         note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
         made = []
@@ -248,7 +251,8 @@ def _summary(runs: Collection, flags: int) -> str:
         ", ".join(sorted({r.values.get(key, "–") for r in runs.finished}, key=lambda v: (len(v), v)))
         for key in ("seed", "data.dataset", "trainer.max_epochs")
     )
-    flagged = f" Flagged: runs differ in {flags} ways nobody asked for, see Provenance." if flags else ""
+    ways = f"{flags} way{'s' * (flags > 1)}"
+    flagged = f" Flagged: runs differ in {ways} nobody asked for, see Provenance." if flags else ""
     varied = ", ".join(runs.keys) or "the seed alone"
     return f"{_counts(runs)}. Varied: {varied}. Seeds {seeds}; data {data}; epochs {epochs}.{flagged}"
 

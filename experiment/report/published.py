@@ -1,6 +1,6 @@
-"""Published results beside ours: the tables and figures in an experiment's ``NAME.report.yml``.
+"""Published results beside ours: the tables and figures in an experiment's ``NAME.report`` (YAML).
 
-``conf/experiment/homework.report.yml`` shows what can stand there; Hydra takes no ``.yml`` for an option.
+``conf/experiment/homework.report`` shows what can stand there; Hydra takes it for no option.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from experiment.report.runs import Record
 def published(runs: Iterable[Record]) -> Mapping[str, Any]:
     """What is published of the experiment that ``runs`` were composed of; empty where nothing is."""
     names = dict.fromkeys(run.choices["experiment"] for run in runs if run.choices.get("experiment"))
-    paths = [CONFIG_DIR / "experiment" / f"{Path(name).name}.report.yml" for name in names]
+    paths = [CONFIG_DIR / "experiment" / f"{Path(name).name}.report" for name in names]
     found: list[Mapping[str, Any]] = [yaml.safe_load(path.read_text()) for path in paths if path.is_file()]
     return found[0] if found else {}
 

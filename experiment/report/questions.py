@@ -67,6 +67,7 @@ class Contrast:
         along: settings that change along with what is compared, on one data set: no verdict then.
         across: settings that change from one data set to the other, beside the named ones.
         caveats: circumstances in which the runs differ.
+        command: that started one of them.
     """
 
     terms: dict[str, float]
@@ -80,6 +81,7 @@ class Contrast:
     along: list[str] = field(default_factory=list)
     across: list[str] = field(default_factory=list)
     caveats: list[str] = field(default_factory=list)
+    command: str = ""
 
     @property
     def size(self) -> float:
@@ -354,6 +356,7 @@ def _contrast(
         by_seed[pair[0]].append(value)
     contrast.seeds = {seed: math.fsum(values) / len(values) for seed, values in by_seed.items()}
     contrast.caveats = flags({run.folder: run for run in compared}.values())
+    contrast.command = str(compared[0].provenance.get("command", "")) if compared else ""
     contrast.scope = _scope(compared or [run for cell in gathered.values() for _, run in cell])
     return contrast
 

@@ -107,7 +107,7 @@ class Sweep:
 
 
 class Collection:
-    """Everything in some folders: each is a sweep, a run, or holds such folders at any depth.
+    """Everything in some folders: each is a sweep, a run, a report on them, or holds such folders.
 
     ``keys`` are what was varied, seeds aside: what the sweeps swept, the data set where there are several
     and, unless there is but one sweep, what else tells finished runs apart. ``finished`` are the finished
@@ -177,6 +177,12 @@ class Collection:
         elif any((folder / name).is_file() for name in ("config.yaml", "provenance.json")):
             if folder not in self._found or self._found[folder].status == "left out":
                 self._found[folder] = read(folder)
+        elif all((folder / name).is_file() for name in ("report.md", "results.csv")):
+            from experiment.report.reported import read_reported
+
+            sweep, records = read_reported(folder)
+            self.sweeps.append(sweep)
+            self._found |= records
         else:
             inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
             for path in inner:

@@ -51,21 +51,17 @@ class Estimate:
         return max(self.p_below(delta), self.p_above(-delta))
 
 
-def estimate(
-    values: Sequence[float], size: float = 0.0, level: float = LEVEL, overlap: float = 0.0
-) -> Estimate:
+def estimate(values: Sequence[float], size: float = 0.0, level: float = LEVEL) -> Estimate:
     """Mean, interval and p by Student's t; of the differences of pairs this is the paired t-test.
 
     "Student", The probable error of a mean, Biometrika 6, 1908. What two runs of one seed share, such as
     batches and augmentation, drops out of their difference.
 
     Args:
-        values: independent ones: one a seed, or one a fold.
+        values: independent ones, one a seed.
         size: largest magnitude of what the values are differences of. Values that agree to a millionth of it
             have no spread: metrics are float32, which knows no more.
         level: one minus the coverage of the interval.
-        overlap: test images ÷ training images where the values come from folds that share training images:
-            C. Nadeau, Y. Bengio, Inference for the generalization error, Machine Learning 52, 2003.
     """
     n = len(values)
     mean = float(np.mean(values)) if n else math.nan
@@ -74,7 +70,7 @@ def estimate(
     if np.ptp(values) <= 1e-6 * size:
         return Estimate(n, mean if abs(mean) > 1e-6 * size else 0.0, 0.0)
     sd = float(np.std(values, ddof=1))
-    error = sd * math.sqrt(1 / n + overlap)
+    error = sd / math.sqrt(n)
     half = error * float(stdtrit(n - 1, 1 - level / 2))
     p = float(2 * stdtr(n - 1, -abs(mean) / error))
     return Estimate(n, mean, sd, error, mean - half, mean + half, p)

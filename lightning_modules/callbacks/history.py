@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from experiment.files import write_atomically
 from experiment.metrics import row as metric_row
@@ -31,6 +32,7 @@ class History(Callback):
         self._lr = 0.0
         self._images = 0
         self._start = self._train_end = 0.0
+        self._loss: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and what is known of the epoch under way."""
@@ -48,7 +50,7 @@ class History(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._images = 0
+        self._images, self._loss = 0, None
         self._start = time.perf_counter()
 
     def on_train_batch_start(
@@ -61,13 +63,21 @@ class History(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop the clock of training when validation is about to start."""
-        if trainer.is_last_batch:
-            outputs["loss"].item()  # wait for the device
-            self._train_end = time.perf_counter()
+        """Keep what there is to wait for."""
+        self._loss = outputs["loss"]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock of training."""
+        self._stop_clock()
+
+    def _stop_clock(self) -> None:
+        if self._loss is not None:
+            self._loss.item()  # wait for the device
+            self._train_end, self._loss = time.perf_counter(), None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
+        self._stop_clock()  # there was no validation
         pl_module.log("lr", self._lr)
         assert isinstance(pl_module, Classifier)
         pl_module.measure("train")

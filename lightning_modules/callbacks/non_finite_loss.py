@@ -41,6 +41,10 @@ class NonFiniteLoss(Callback):
         if len(self.pending) >= self.every or trainer.is_last_batch:
             self.look(trainer)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what is left where the training ended within an epoch."""
+        self.look(trainer)
+
     def look(self, trainer: Trainer) -> None:
         """Look at the losses since the last look.
 

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from experiment.errors import UserError
 from experiment.instantiate import load
+from lightning_modules.data.appearance import MEASURED, Appearance
 from lightning_modules.data.augment import IDENTITY, Augmentation, to_float
 from lightning_modules.data.image_set import (
     ImageSet,
@@ -271,9 +272,15 @@ class ImageDataModule(LightningDataModule):
             "own_validation_set": self._data.val_count,
             "pixel_range": self._data.pixel_range,
             "skipped": dict(self._data.skipped),
+            "appearance": self._appearance.facts,
             "leaks": self._leaks,
         }
         return {name: note for name, note in notes.items() if note}
+
+    @cached_property
+    def _appearance(self) -> Appearance:
+        number = max(1, min(MEASURED, 2**25 // math.prod(self.image_shape)))
+        return Appearance.of(self._data.train_images[self._indices["train"][:number]].numpy())
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -317,7 +324,9 @@ class ImageDataModule(LightningDataModule):
         trainer = self.trainer
 
         def epoch() -> int:
-            return trainer.current_epoch if trainer else 0
+            if trainer is None or trainer.overfit_batches:  # type: ignore[attr-defined]
+                return 0
+            return trainer.current_epoch
 
         def start() -> int:
             return trainer.fit_loop.batch_idx + 1 if trainer and trainer.training else 0

@@ -5,7 +5,7 @@ import io
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -258,11 +258,12 @@ def read_images(
     shape: tuple[int, int, int],
     pixel_range: Range | None = None,
     background: str = "white",
+    prepare: Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
 ) -> tuple[list[str], Tensor, list[str]]:
     """Decode images of any size and mode to ``shape`` = (C, H, W), just as ``data=image_folder`` does.
 
-    An image that has ``shape`` already keeps its every pixel. The last two arguments are those of
-    :class:`Decoding`.
+    An image that has ``shape`` already keeps its every pixel. ``pixel_range`` and ``background`` are those of
+    :class:`Decoding`. With ``prepare`` it is that which makes (H, W, C) of a path and its pixels of any size.
 
     Returns:
         The n files that could be decoded, their (n, C, H, W) uint8, and for each other file what is wrong.
@@ -273,11 +274,12 @@ def read_images(
     channels, height, width = shape
     if channels not in MODES:
         raise UserError(f"no image file has {channels} channels, as the images of this run do")
-    decoding = Decoding(channels, (height, width), background, pixel_range)
+    decoding = Decoding(channels, None if prepare else (height, width), background, pixel_range)
 
     def attempt(path: str) -> NDArray[np.uint8] | UnreadableImage:
         try:
-            return decoding(path, read_bytes(path))
+            pixels = decoding(path, read_bytes(path))
+            return prepare(path, pixels) if prepare else pixels
         except UnreadableImage as damage:
             return damage
 

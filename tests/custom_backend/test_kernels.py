@@ -49,7 +49,6 @@ def test_the_pool_keeps_no_more_than_was_in_use_at_one_time():
         arrays = [memory.empty(((1 << 17) + (size << 14),), np.uint8) for _ in range(2)]
         in_use = sum(array.nbytes for array in arrays)
         arrays.clear()
-        gc.collect()
         assert 0 < memory.held() <= memory.SLACK * (others + in_use + 4 * memory.SMALLEST)
 
 

@@ -219,6 +219,15 @@ def test_wrong_input_names_layer_expected_and_got(layer, x, message):
             r"GroupNorm\(.*\): expected features divisible by groups=3, got 4",
         ),
         (lambda: cb.LeakyReLU(float("nan")), r"LeakyReLU\(.*\): expected a number negative_slope, got nan"),
+        (lambda: cb.SGD(lr=-1), r"SGD\(.*\): expected a number lr in \[0, inf\], got -1"),
+        (
+            lambda: cb.Adam(betas=(0.9, 1)),
+            r"Adam\(.*\): expected betas, two numbers in \[0, 1\), got \(0.9, 1\)",
+        ),
+        (
+            lambda: cb.AdamW(weight_decay=None),
+            r"AdamW\(.*\): expected a number weight_decay in \[0, inf\], got None",
+        ),
         (lambda: cb.Sequential(np.tanh), r"Sequential: expected a layer as 0, got <ufunc 'tanh'>"),
     ],
 )

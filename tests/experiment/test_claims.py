@@ -1,17 +1,19 @@
 """A claim that no job can answer is told when the sweep is composed."""
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from experiment.claims import problems_of_claims
+from experiment.command_line import CONFIG_DIR
 
 PAIR = {"seed=0": 1, "seed=1": -1}
 
 
 @pytest.fixture(scope="module")
 def jobs():
-    from tests.conftest import composed
-
-    runs = [composed(f"seed={seed}", "metrics=[acc,ece]", "optimizer.lr=1e-4") for seed in (0, 1)]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        given = ["metrics=[acc,ece]", "optimizer.lr=1e-4"]
+        runs = [compose("train", [*given, f"seed={seed}"]) for seed in (0, 1)]
     return [(run, {"model": "mnist", "seed": str(run.seed)}) for run in runs]
 
 

@@ -13,6 +13,7 @@ import pytest
 from folders import GIT, HELPS, claim, write_definition, write_run, write_sweep
 
 from experiment.report.answers import Answer, answer, is_decided
+from experiment.report.page import write_report
 from experiment.report.questions import parse_claim, questions
 from experiment.report.runs import Collection, read
 from experiment.sweep import Job, Sweep
@@ -447,6 +448,26 @@ def test_an_undecided_question_says_what_to_run_next(tmp_path):
     assert given.next_step.endswith(")' sweep.name=s")
 
 
+def test_the_next_step_of_a_decided_question_trains_with_the_winner(tmp_path):
+    folder = write_sweep(tmp_path / "s", {"0.0": [0.90, 0.91, 0.92, 0.93], "0.5": [0.951, 0.96, 0.972, 0.98]})
+    content = json.loads((folder / "sweep.json").read_text())
+    content["sessions"][0]["command"] = (
+        "python train.py -m data=mnist model.dropout=0,0.5 seed=0,1 sweep.name=s"
+    )
+    (folder / "sweep.json").write_text(json.dumps(content))
+    assert ask(folder)[0].next_step == "python train.py data=mnist model.dropout=0.5"
+
+
+def test_single_runs_are_continued_as_a_sweep(tmp_path):
+    for seed in (0, 1):
+        for value in (0.0, 0.5):
+            known = {"command": f"python train.py model.dropout={value} seed={seed} name=x"}
+            write_run(tmp_path / "o" / f"{value}{seed}", seed, acc=0.9 + seed * (0.01 + value / 50),
+                      config={"model.dropout": value}, provenance=known)  # fmt: skip
+    (given,) = ask(tmp_path / "o")
+    assert given.next_step.startswith("python train.py -m model.dropout=0.5,0 'seed=range(")
+
+
 def test_two_sweeps_are_compared(tmp_path):
     a = write_sweep(tmp_path / "a", {"0.0": [0.9, 0.91], "0.5": [0.92, 0.94]})
     focal = {"config": {"loss.gamma": 2.0}, "choices": {"loss": "focal"}}
@@ -519,3 +540,14 @@ def test_a_sequential_sweep_adds_seeds_until_its_claims_are_decided(tmp_path, co
     assert (content["until"], content["max_seeds"], len(content["sessions"])) == ("decided", 8, 1)
     assert len(content["jobs"]) == 8
     assert ask(tmp_path / "s")[0].verdict == "held"
+
+
+def test_a_report_whose_runs_are_gone_can_be_asked_again(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92, 0.93], "0.5": [0.951, 0.96, 0.972, 0.98]}
+    folder = write_sweep(tmp_path / "s", values)
+    write_report([folder], tmp_path / "old")
+    shutil.rmtree(folder)
+    (given,) = ask(tmp_path / "old")
+    assert given.verdict.startswith("decided: model.dropout=0.5 beats model.dropout=0")
+    assert given.findings[0].found.n == 4
+    assert given.question.contrasts[0].scope.startswith("mnist")

@@ -92,16 +92,6 @@ def test_the_number_of_pairs_is_the_known_one():
     assert pairs_needed(0.5, 1.0, 10) > pairs_needed(0.5, 1.0, 1)
 
 
-# folds
-
-
-def test_folds_that_share_training_images_widen_the_interval():
-    values = [0.01, 0.02, 0.015, 0.005, 0.012]
-    plain, overlapping = estimate(values), estimate(values, overlap=1 / 4)
-    # Nadeau, Bengio: the variance of the mean is (1/5 + 1/4) s² instead of s²/5
-    assert overlapping.error / plain.error == pytest.approx(math.sqrt((1 / 5 + 1 / 4) * 5))
-
-
 # looking after each seed
 
 

@@ -1,9 +1,11 @@
 """Training as a whole, on few real digits: what a run leaves, exact resume, evaluation, bad endings."""
 
+import hashlib
 import io
 import json
 import math
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +14,13 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
+from PIL import Image
 
 from experiment.command_line import CONFIG_DIR
 from experiment.errors import UserError
 from experiment.files import beside
+from experiment.metrics import of_predictions
+from experiment.results import table
 from experiment.run import Run
 from lightning_modules import training
 from lightning_modules.build import build_classifier, build_data, build_trainer
@@ -416,6 +421,80 @@ def test_every_callback_and_logger_can_be_switched_off(configure: Configure):
     run = start(configure(*TINY, "trainer.max_epochs=1", "logger=none", *off))
     assert run.results["test_acc"] > 0
     assert json.loads((run.folder / "results.json").read_text())["status"] == "finished"
+
+
+def test_a_test_loss_that_is_not_finite_is_said_and_the_run_finishes(configure: Configure, monkeypatch):
+    class Infinite(Callback):
+        def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            pl_module.criterion.register_forward_hook(lambda module, given, loss: loss * math.inf)
+
+    build = training.build_trainer
+
+    def with_callback(*args, **kwargs) -> Trainer:
+        trainer = build(*args, **kwargs)
+        trainer.callbacks.append(Infinite())
+        return trainer
+
+    monkeypatch.setattr(training, "build_trainer", with_callback)
+    run = start(configure(*TINY, "trainer.max_epochs=1"))
+    assert run.status == "finished"
+    assert run.results["test_loss"] is None
+    assert run.results["not_finite"] == {"test_loss": "inf"}
+    assert re.search(r"test loss +inf", table(run.results, run.folder))
+    assert run.results["test_acc"] > 0
+
+
+def test_missing_best_weights_are_an_error_and_what_was_tested_is_said(configure: Configure, monkeypatch):
+    class Remove(Callback):
+        def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            (Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt").unlink()
+
+    config = configure(*TINY, "trainer.max_epochs=1")
+    stopped = train_with(Remove(), monkeypatch, config, UserError)
+    assert "best.ckpt is missing" in stopped.results["error"]
+    whole = start(config, "whole")
+    assert whole.results["tested"] == {
+        "checkpoint": "checkpoints/best.ckpt",
+        "epoch": 1,
+        "sha256": hashlib.sha256(whole.checkpoint("best").read_bytes()).hexdigest(),
+    }
+    unsaved = start(configure(*TINY, "trainer.max_epochs=1", "callbacks.checkpoint=null"), "unsaved")
+    assert unsaved.results["tested"] == {"checkpoint": None, "epoch": 1, "sha256": None}
+    assert "checkpoints are switched off, epoch 1" in table(unsaved.results, unsaved.folder)
+
+
+def test_a_metric_that_needs_more_classes_is_refused_before_the_training(configure: Configure, tmp_path):
+    for part, split in (("train", 8), ("test", 2)):
+        for label in ("a", "b"):
+            folder = tmp_path / "images" / part / label
+            folder.mkdir(parents=True)
+            for index in range(split):
+                Image.new("L", (16, 16), 20 * index + 100 * (label == "b")).save(folder / f"{index}.png")
+    own = ("data=image_folder", f"data.root={tmp_path / 'images'}", "metrics=[acc,top5]", "trainer=smoke")
+    config = configure(*own, "data.on_leak=warn")
+    run = Run.create(config, Path(config.output_dir), "run")
+    with pytest.raises(UserError, match=r"top-5 accuracy says nothing with fewer than 6 classes.*has 2"):
+        train(config, run)
+    assert run.metrics == []
+
+
+def test_the_loss_of_an_epoch_is_a_mean_over_images(configure: Configure):
+    """Of a smaller last batch, too; it is the negative log-likelihood, computed apart."""
+    config = configure(*TINY, "metrics=[acc,nll]", "data.batch_size=300", "trainer.max_epochs=1")
+    row = start(config).metrics[0]
+    assert row["val_loss"] == pytest.approx(row["val_nll"], rel=1e-6)
+
+
+def test_a_weight_file_from_elsewhere_leaves_the_own_evaluation(configure: Configure, run_door):
+    config = configure(*TINY, "trainer.max_epochs=1", "logger=none", "callbacks.figures=null")
+    one, other = start(config, "one"), start(config, "other")
+    for checkpoint in (one.checkpoint("best"), other.checkpoint("best")):
+        assert run_door("evaluate.py", f"run={one.folder}", f"ckpt={checkpoint}").code in (0, None)
+    names = sorted(path.stem for path in one.folder.glob("evaluation_*"))
+    assert len(names) == 4
+    assert names[:2] == ["evaluation_best"] * 2
+    own = of_predictions(one.folder / "evaluation_best.npz", ["acc"])
+    assert own["test_acc"] == pytest.approx(one.results["test_acc"], abs=1e-7)
 
 
 def test_a_finished_run_is_extended_as_if_it_had_been_longer(configure: Configure, run_door):

@@ -1,0 +1,188 @@
+"""What people type wrongly: each ends with exit code 1 and what to do, never with a traceback."""
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+LONG = "n" * 300
+WRONG = {
+    "train.py": """
+        epochs=3 | Did you mean trainer.max_epochs=3
+        --epochs 3 | Did you mean trainer.max_epochs=3?
+        -epochs=3 | Did you mean trainer.max_epochs=3?
+        --multi | there is no such flag
+        -x | there is no such flag
+        modle=mnist | Did you mean model=mnist?
+        model | Did you mean model=…?
+        model= | no such option
+        =3 | expected key=value
+        model==mnist | model==mnist: cannot be read
+        model=mnist, | cannot be read
+        model=mnist,enhanced | several values are a sweep: add -m
+        model=[mnist,enhanced] | takes one option
+        model=Mnist | Did you mean mnist?
+        model=../model/mnist | no such option
+        model=null | no such option
+        model=3 | no such option
+        model@x=mnist | model@x
+        ~model | a run needs it
+        ~seed | a run needs it
+        ~data | a run needs it
+        ~callbacks | a run needs it
+        ~trainer.max_epochs | a run needs it
+        ~model.dropout | a run needs it
+        ~nothing | no such key
+        resume= | expected a path
+        resume=nowhere | does not exist
+        resume=file.txt | it is a file
+        resume=empty | has no config.yaml and no provenance.json
+        resume=damaged | config.yaml is damaged
+        resume=binary | config.yaml is damaged
+        resume=interpolated | not the resolved configuration
+        resume=evil | loss._target_=os.system
+        resume=run seed=3 | leave this out
+        -m resume=run | leave -m out
+        name= | a folder's name
+        name=../up | a folder's name
+        name=/abs | a folder's name
+        name=. | a folder's name
+        name=LONG | at most 200 bytes
+        -m name=x seed=0,1 | sweep.name= names a sweep
+        -m sweep.name=. seed=0,1 | a folder's name
+        -m sweep.name=a/b seed=0,1 | a folder's name
+        sweep.name=x | add -m
+        output_dir= | expected a path
+        seed= | expected int
+        seed=one | expected int
+        seed=1e3 | expected int
+        seed=-1 | expected int in [0
+        seed=[1] | expected int
+        seed={a:1} | seed is missing
+        seed=0,1 | add -m
+        'seed=${foo}' | foo
+        'ünï=3' | cannot be read
+        'a b=3' | cannot be read
+        optimizer.betas=[0.9] | expected [float, float]
+        optimizer.betas=0.9 | expected [float, float]
+        optimizer.lr=nan | expected float in (0, inf)
+        optimizer.lr=1e-3x | expected float in (0, inf)
+        optimizer.momentum=0.9 | optimizer has: optimizer.lr
+        optimizer={lr:0.1,momentum:0.9} | no such key
+        loss._target_=torch.optim.SGD | it is no Module
+        callbacks.early_stopping=true | callbacks=early_stopping switches it on
+        callbacks.early_stopping.patience=3 | needs a _target_
+        +callbacks.foo.patience=3 | callbacks.foo needs a _target_
+        +callbacks.foo=bar | expected null or keys
+        +callbacks.foo._target_=torch.nn.ReLU | it is no Callback
+        '+callbacks.foo={_target_:lightning.pytorch.callbacks.Timer,durration:1}' | Did you mean
+        metrics=acc,ece | add -m
+        metrics=[acc,ecc] | Did you mean acc or ece?
+        callbacks.checkpoint.monitor=val_ece | metrics=[acc] has no ece
+        trainer.strategy=fsdp | auto | ddp
+        trainer.devices=[0] | expected int
+        data.root= | expected a path
+        data.dataset=mnits | Did you mean mnist?
+        data.dataset=os.system | data.dataset=os.system
+        data._target_=lightning_modules.data.sources.cifar10 | of functions only
+        hydra.foo=1 | hydra.foo
+        hydra.searchpath=[nowhere] | nowhere
+        hydra/launcher=slurm | no such option
+        --config-dir nowhere x=1 | there is no such folder
+        --config-dir | expected one argument
+        --config-name other | --config-dir FOLDER
+        --cfg foo | invalid choice
+        help=foo | no such group
+        experiment=dropout | is a sweep: add -m
+        -m experiment=dropout,pooling | one after the other
+        -m 'seed=range(0)' | no value in it
+        -m 'seed=choice()' | empty choice
+        -m 'optimizer.lr=interval(0,1)' | optuna draws from intervals
+        -m sweep.cases=3 seed=0 | expected list[str]
+        -m sweep.cases=[a] seed=0 | a: expected key=value
+        -m trainer=ddp seed=0,1 | one device""",
+    "evaluate.py": """
+        | folder of a run
+        run | expected key=value. Did you mean run=run?
+        run= | the value is missing
+        run=nowhere | does not exist
+        run=file.txt | it is a file
+        run=empty | has no config.yaml
+        run=damaged | is damaged
+        run=binary | is damaged
+        run=evil | loss._target_=os.system
+        run=unreadable | config.yaml
+        'run=ünï cöde' | is not a run folder
+        rum=run | Did you mean run?
+        --run run | expected key=value
+        run=run run=run | given twice
+        run=run ckpt= | the value is missing
+        run=run ckpt=frist | takes best, last or the path
+        run=run ckpt=file.txt | not a whole checkpoint
+        run=run ckpt=empty | takes best, last or the path
+        run=bare | no checkpoint""",
+    "predict.py": """
+        run=run | an image or a folder of images
+        images=empty | folder of a run
+        run=run images= | the value is missing
+        run=run images=nowhere | does not exist
+        run=run images=empty | holds no image
+        run=run images=file.txt | not a readable image
+        run=bare images=empty | no checkpoint
+        run=evil images=empty | loss._target_=os.system""",
+    "export.py": """
+        run=run | onnx | safetensors | torch_export
+        run=run format=onx | onnx | safetensors | torch_export
+        run=run format= | the value is missing
+        run=evil format=onnx | loss._target_=os.system
+        run=bare format=onnx | no checkpoint
+        run=run format=safetensors out=empty | needs to end with .safetensors""",
+    "report.py": """
+        | which runs?
+        nowhere | no such folder
+        file.txt | no such folder
+        empty | no finished run
+        run out= | the value is missing
+        run delta=x | expected a number above 0
+        out=x | which runs?""",
+}
+CASES = [
+    (script, *map(str.strip, line.partition(" | ")[::2] if " | " in line else ("", line.strip(" |"))))
+    for script, lines in WRONG.items()
+    for line in lines.strip("\n").splitlines()
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run, runs that are damaged in different ways, and what is no run."""
+    folder = tmp_path_factory.mktemp("wrong")
+    for name in ("run", "damaged", "binary", "interpolated", "evil", "bare", "unreadable"):
+        shutil.copytree(Path(__file__).parent / "old_runs" / "finished", folder / name)
+    config = (folder / "run" / "config.yaml").read_text()
+    (folder / "damaged" / "config.yaml").write_text("a: [1")
+    (folder / "binary" / "config.yaml").write_bytes(bytes(range(128, 256)))
+    (folder / "interpolated" / "config.yaml").write_text(config.replace("seed: 0", "seed: ${oc.env:HOME}"))
+    (folder / "evil" / "config.yaml").write_text(config.replace("torch.nn.CrossEntropyLoss", "os.system"))
+    (folder / "unreadable" / "config.yaml").chmod(0)
+    shutil.rmtree(folder / "bare" / "checkpoints")
+    for name in ("empty", "ünï cöde"):
+        (folder / name).mkdir()
+    (folder / "file.txt").write_text("no run")
+    return folder
+
+
+@pytest.mark.parametrize(("script", "arguments", "message"), CASES)
+def test_it_is_told(script, arguments, message, folder, run_door, monkeypatch):
+    if "unreadable" in arguments and os.access(folder / "unreadable" / "config.yaml", os.R_OK):
+        pytest.skip("this user may read everything")
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    done = run_door(script, *shlex.split(arguments.replace("LONG", LONG)))
+    assert done.code == 1
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.splitlines()) < 16
+    assert sorted(folder.rglob("*")) == before
