@@ -59,7 +59,7 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
         print(f"error: {error}", file=sys.stderr)  # to a search a trial without a value has failed
         return None
     except (KeyboardInterrupt, SystemExit):
-        if run.has_begun:
+        if run.has_begun and run.is_writer:
             log.info(f"continue with: {invocation('train')} {argument('resume', str(run.folder))}")
         raise
     finally:

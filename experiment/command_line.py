@@ -185,7 +185,8 @@ def _problems_of_mode(overrides: list[Override], multirun: bool) -> Iterator[str
     keys = [override.key_or_group for override in overrides]
     is_dry = any(_line(override) == "sweep.dry_run=true" for override in overrides)
     for key, override in zip(keys, overrides, strict=True):
-        if "resume" in keys and key not in ("resume", *CHANGEABLE):
+        is_hydras = key.startswith("hydra.")  # Lightning sets some for the processes that it starts
+        if "resume" in keys and key not in ("resume", *CHANGEABLE) and not is_hydras:
             yield (
                 f"{_line(override)}: resume= takes everything from the run's folder; leave this out. "
                 f"Only {', '.join(CHANGEABLE)} may change"

@@ -114,6 +114,7 @@ class Run:
         self.changes: dict[str, Any] = {}
         self.resumed_from: Path | None = None
         self._is_owner = False
+        self._meeting: Path | None = None
         self.is_writer = not any(os.environ.get(variable, "0") != "0" for variable in RANK_VARIABLES)
 
     @classmethod
@@ -146,6 +147,7 @@ class Run:
         run.write_pending(config, choices or {})
         if meeting:
             write_atomically(meeting, str(folder))
+            run._meeting = meeting
         return run
 
     def clear(self) -> Path | None:
@@ -418,6 +420,8 @@ class Run:
                     yield
                 finally:
                     del os.environ[FOLDER_VARIABLE]
+                    if self._meeting:
+                        self._meeting.unlink(missing_ok=True)
         except Busy:
             raise
         except BaseException:

@@ -187,7 +187,8 @@ class FolderSweeper(Sweeper):
         here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH"), *here]))
         be_parent()
-        print(f"{len(todo)} jobs → {todo[0].run.folder.parent}" if todo else "no jobs are left", flush=True)
+        folder = os.path.relpath(self.config.hydra.sweep.dir)  # type: ignore[union-attr]
+        print(f"{len(todo)} job{'s' * (len(todo) != 1)} → {folder}", file=sys.stderr, flush=True)
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]

@@ -76,6 +76,8 @@ def _train(config: DictConfig, run: Run) -> float | None:
             else:
                 run.withdraw(failure)
             raise
+        if not run.is_writer:  # the results are the first process's to write
+            return None
         run.finish("finished", **measured)
         log.info(table(run.results, run.folder))
     score: float | None = run.results.get("monitored")

@@ -349,3 +349,39 @@ def test_a_single_gpu_is_shared(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     claim_gpu(tmp_path, ["0"])
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_files_of_other_programs_do_not_break_a_dry_run(tmp_path, monkeypatch, run_door):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("csv_logger", "epoch,val\n1,2\n"), ("notes", "a,b\nx,y\n"), ("bytes", "\0")):
+        folder = tmp_path / "outputs" / name
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text(text)
+    done = run_door("train.py", "-m", *SMALL, "seed=0,1", "sweep.name=s", "sweep.dry_run=true")
+    assert done.code in (0, None), done.err
+    assert "0 of 2 jobs finished" in done.out
+
+
+def test_a_dry_run_of_a_sweeper_that_cannot_plan_trains_nothing(tmp_path, monkeypatch, run_door):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-m", *SMALL, "seed=0,1", "sweep.name=s", "sweep.dry_run=true", "hydra/sweeper=basic"]
+    done = run_door("train.py", *arguments)
+    assert done.code == 1
+    assert "sweep.dry_run=true: basic draws its jobs only while it runs" in done.err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_job_is_given_one_device(tmp_path, monkeypatch, run_door):
+    monkeypatch.chdir(tmp_path)
+    done = run_door("train.py", "-m", *SMALL, "seed=0,1", "trainer.devices=2")
+    assert done.code == 1
+    assert "trainer.devices=2: a sweep gives each job one device" in done.err
+
+
+def test_to_another_sweeper_a_failed_job_returns_nothing(tmp_path, monkeypatch, run_door):
+    """A search counts it as a failed trial and goes on."""
+    monkeypatch.chdir(tmp_path)
+    nan = [*SMALL, "trainer.max_epochs=1", "optimizer=sgd", "optimizer.lr=1e30,0.01", "sweep.name=s"]
+    done = run_door("train.py", "-m", *nan, "hydra/sweeper=basic")
+    assert "error: the loss became" in done.err
+    assert sorted(run.status for run in runs(tmp_path).values()) == ["failed", "finished"]

@@ -284,8 +284,10 @@ def test_a_run_without_a_checkpoint_but_with_epochs_is_not_resumed(job):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    Run.create(CONFIG, tmp_path, "good")
-    with pytest.raises(UserError, match=r"(?s)bad is not a run folder: it does not exist.*good"):
+    run = Run.create(CONFIG, tmp_path, "good")
+    (run.folder / "checkpoints" / "last.ckpt").touch()
+    Run.create(CONFIG, tmp_path, "good-but-never-begun")
+    with pytest.raises(UserError, match=r"(?s)bad is not a run folder: it does not exist.*: good\.$"):
         Run.open(tmp_path / "bad")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"has no config.yaml"):
