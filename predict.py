@@ -37,7 +37,7 @@ def main() -> None:
     run = Run.open(Path(given["run"]))
     checkpoint = run.checkpoint(given["ckpt"] or "best")
     images = Path(given["images"])
-    if not (given["images"] and images.exists()):
+    if not images.exists():
         raise UserError(f"images={given['images']} does not exist: give an image or a folder of images")
     folder = Path(given["out"]) if given["out"] else run.folder / "predictions"
     with loading():

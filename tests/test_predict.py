@@ -319,7 +319,7 @@ def test_a_folder_without_a_readable_image(run: Run, run_door: Door, tmp_path: P
     [
         ({"run": "nowhere"}, "nowhere is not a run folder: it does not exist"),
         ({"images": "nowhere"}, "images=nowhere does not exist"),
-        ({"images": ""}, "images= does not exist"),
+        ({"images": ""}, "images=: the value is missing"),
         ({"ckpt": "nowhere.ckpt"}, "no checkpoint nowhere.ckpt"),
         ({"ckpt": __file__}, "is not a whole checkpoint"),
         ({"image": "x"}, "image=x: no such key. Did you mean images?"),
