@@ -3,6 +3,7 @@
 import functools
 import logging
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,10 @@ from omegaconf import DictConfig
 
 from experiment.command_line import CONFIG_DIR
 from experiment.run import Run
+
+for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # a background job ignores them, and so would its runs
+        signal.signal(number, default)
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -63,7 +63,7 @@ def test_the_line_fits_counts_as_the_log_does_and_is_gone_before_others_print(
     from lightning_modules.training import train
 
     sit_down_at(terminal, monkeypatch)
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((width, 40)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((width, 40)))
     config = configure(
         "model.widths=[4,8]", "data.train_images=200", "data.batch_size=50", "trainer.max_epochs=2",
         "trainer.limit_test_batches=2", "logger=none", "callbacks.figures=null",
