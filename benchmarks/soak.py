@@ -37,7 +37,7 @@ TIMINGS = ("train_seconds", "seconds", "images_per_second")
 
 
 def main() -> None:
-    """Soak each engine and print a line for each."""
+    """Soak each engine; print a line for each run."""
     given = assignments(sys.argv[1:], KNOBS, USAGE)
     chance, kills = random.Random(int(given["seed"] or 0)), int(given["kills"])
     differing = 0
@@ -66,11 +66,11 @@ def main() -> None:
                 if process.wait():
                     raise SystemExit(f"{run.name} could not be resumed")
                 differing += differences(run, Path(folder) / "outputs" / f"{engine}-whole")
-            print(
-                f"{engine}: {done} kills, {within} leaving a checkpoint within an epoch, in {runs} runs; "
-                f"{differing} differing values so far",
-                flush=True,
-            )
+                print(
+                    f"{engine}: {done} kills, {within} leaving a checkpoint within an epoch, in {runs} runs; "
+                    f"{differing} differing values so far",
+                    flush=True,
+                )
     raise SystemExit(differing > 0)
 
 
