@@ -28,6 +28,7 @@ from custom_backend.array import Array, library, require
 from custom_backend.array import namespace as array_module
 from custom_backend.functional import loss
 from custom_backend.layers import FEATURES
+from lightning_modules.focal_loss import FocalLoss
 
 ENGINES = ("auto", "numpy", "cupy")
 
@@ -146,11 +147,11 @@ class _Network(torch.autograd.Function):
         *entries: Tensor,
     ) -> Tensor:
         with on_device(x.device):
-            state, array = dict(zip(layer.names, map(to_array, entries), strict=True)), _batch_last(x)
+            state, array = dict(zip(layer.shapes, map(to_array, entries), strict=True)), _batch_last(x)
             result, saved = layer.forward(state, array, training, rng)
             y = _batch_first(result)
             ctx.layer = layer
-            named = zip(layer.names, entries, strict=True)
+            named = zip(layer.shapes, entries, strict=True)
             parameters = [entry for name, entry in named if name.endswith(("weight", "bias"))]
             _save(ctx, saved, parameters, [(x, array), (y, result)])
             return y
@@ -160,7 +161,7 @@ class _Network(torch.autograd.Function):
         needs_input_grad = ctx.needs_input_grad[3]
         with on_device(grad.device):
             grad_x, gradients = ctx.layer.backward(_load(ctx), _batch_last(grad), needs_input_grad)
-            by_entry = [to_tensor(gradients[n]) if n in gradients else None for n in ctx.layer.names]
+            by_entry = [to_tensor(gradients[n]) if n in gradients else None for n in ctx.layer.shapes]
             return None, None, None, _batch_first(grad_x) if needs_input_grad else None, *by_entry
 
 
@@ -213,7 +214,7 @@ class _Engine(nn.Module):
         except RuntimeError as error:  # of a tensor with a negative size
             got = f"{args} {kwargs}: {error}"
             raise ValueError(f"{name}: expected settings of torch.nn.{name}, got {got}") from error
-        for entry in self._layer().names:  # settings that the library does not have are an error at once
+        for entry in self._layer().shapes:  # settings that the library does not have are an error at once
             require(getattr(self, entry) is not None, self, f"a {entry}", "None")
 
     def _layer(self) -> cb.Layer:
@@ -249,7 +250,7 @@ def _run(modules: list[_Engine], x: Tensor) -> Tensor:
     layer = layers[0] if len(layers) == 1 else _build(cb.Sequential, *layers)
     entries: list[Tensor] = []
     for module, each in zip(modules, layers, strict=True):
-        state = [getattr(module, name) for name in each.names]
+        state = [getattr(module, name) for name in each.shapes]
         _check_device(module, module.engine, x, state)
         _check_axes(module, module.layout, x)
         entries += state
@@ -385,7 +386,7 @@ class CustomCrossEntropyLoss(nn.CrossEntropyLoss):
         return _apply_loss("CrossEntropyLoss", functions, input, target, *settings)
 
 
-class CustomFocalLoss(nn.Module):
+class CustomFocalLoss(FocalLoss):
     """The library's focal loss, for logits (batch, classes) of any engine.
 
     Args:
@@ -394,18 +395,12 @@ class CustomFocalLoss(nn.Module):
         reduction: "mean" over the batch (not weighted), "sum" or "none".
     """
 
-    alpha: float | Tensor
-
     def __init__(
         self, alpha: float | Sequence[float] = 0.25, gamma: float = 2.0, reduction: str = "mean"
     ) -> None:
-        super().__init__()
-        loss.check_loss("FocalLoss", reduction, gamma=gamma, alpha=alpha)
-        self.gamma, self.reduction = gamma, reduction
-        if isinstance(alpha, Sequence):
-            self.register_buffer("alpha", torch.tensor(alpha, dtype=torch.float32), persistent=False)
-        else:
-            self.alpha = alpha
+        super().__init__(alpha, gamma)
+        loss.check_loss("FocalLoss", reduction)
+        self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """(N, C) logits and (N,) integer targets to the mean, the sum or (N,) values."""
@@ -458,7 +453,7 @@ class _Namespace(SimpleNamespace):
 
 
 # fmt: off
-# Classes of torch.nn: the attributes that the library's layer is built from; of others the one value it knows.
+# Classes of torch.nn: the attributes that the library's layer is built from, and the one value of others.
 LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Conv2d": ("in_channels out_channels kernel_size stride padding has_bias dilation groups",
                {"padding_mode": "zeros"}),

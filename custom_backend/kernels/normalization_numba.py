@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from custom_backend.array import Pair
 from custom_backend.functional.normalization import Norm
 from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.memory import empty, empty_like
@@ -181,7 +180,7 @@ def _backward(
 ) -> None:
     """Backward of `_norm_act`, and of `_norm_act_pool` where there is an index.
 
-    First the sums that need the whole channel, then the gradient. A product with 0 is not left out: 0 · ∞ is NaN.
+    First the sums that need the whole channel, then the gradient. A product with 0 counts: 0 · ∞ is NaN.
     """
     mean, inverse_std, weight, bias, slope = constants
     grad_x, grad_weight, grad_bias = results
