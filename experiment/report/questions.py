@@ -132,9 +132,10 @@ def parse_claim(given: Any) -> Claim:
         claimed = sizes[0], sizes[-1]
         if is_ratio and sizes[0] <= 0:
             raise ValueError("a factor is positive")
-    contrasts = tuple(
-        {str(k): float(v) for k, v in contrast.items()} for contrast in given.get("contrasts") or ()
-    )
+    listed = given.get("contrasts") or []
+    if not isinstance(listed, list) or not all(isinstance(contrast, Mapping) for contrast in listed):
+        raise ValueError("contrasts is a list of comparisons such as {seed=0: 1, seed=1: -1}")
+    contrasts = tuple({str(k): float(v) for k, v in contrast.items()} for contrast in listed)
     numbers = (None if given.get(key) is None else float(given[key]) for key in ("delta", "failed"))
     claim = Claim(str(given["text"]), str(given["metric"]), contrasts, is_ratio, claimed, *numbers)
     if not contrasts and not claim.is_benchmark:
