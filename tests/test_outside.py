@@ -1,6 +1,7 @@
 """A package and a configuration folder of the user's own, outside the checkout."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,29 +101,37 @@ FILES = {
     "hydra:\n  sweeper:\n    params: {model.width: '2,3', seed: '0,1,2'}\n",
     "conf/callbacks/say.yaml": "defaults: [default]\nsay:\n  _target_: own.parts.Say\n",
 }  # fmt: skip
-CACHED = ("definition", "ancestors", "signature", "_spec", "_read")
 ALL = ["model=own", "data=dots", "loss=scaled", "optimizer=heavy", "scheduler=flat", "callbacks=say"]
 
 
-@pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder in which the package and the configurations lie."""
+    folder = tmp_path_factory.mktemp("outside")
     for name, content in FILES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
-    for cached in (
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    yield folder
+    for name in ("own", "own.parts"):
+        sys.modules.pop(name, None)
+    cached = (
         signature.definition,
         signature.ancestors,
         signature.signature,
+        signature.names_of,
         signature._spec,
         signature._read,
-    ):
-        cached.cache_clear()  # of the package of the last test
-    for name in ("own", "own.parts"):
-        sys.modules.pop(name, None)
-    monkeypatch.chdir(tmp_path)
+    )
+    for function in cached:
+        function.cache_clear()
+
+
+@pytest.fixture
+def outside(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(package)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("TRUSTED_PACKAGES", "own")
-    return tmp_path
+    return package
 
 
 def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_door, monkeypatch):
@@ -198,20 +207,20 @@ def test_an_experiment_of_one_s_own_chooses_trainer_and_launcher(outside):
         (
             "/trainer: smoke",
             "/trianer: smoke",
-            "widths.yaml: override trianer: there is no such group. Did you",
+            "wrong.yaml: override trianer: there is no such group. Did you",
         ),
-        ("# @package _global_", "#", "widths.yaml: its first line must be: # @package _global_"),
-        ("claims:", "claim:", "widths.yaml: sweep.claim: no such key. Did you mean sweep.claims?"),
-        ("max_epochs: 7", "max_epohcs: 7", "widths.yaml: trainer.max_epohcs: no such key"),
+        ("# @package _global_", "#", "wrong.yaml: its first line must be: # @package _global_"),
+        ("claims:", "claim:", "wrong.yaml: sweep.claim: no such key. Did you mean sweep.claims?"),
+        ("max_epochs: 7", "max_epohcs: 7", "wrong.yaml: trainer.max_epohcs: no such key"),
         ("test_acc", "test_ac", "no metric test_ac. Did you mean test_acc?"),
         ("model.width=3: -1", "model.widht=3: -1", "no job has model.widht=3. Did you mean model.width=3?"),
         ("[{model.width=2: 1, model.width=3: -1}]", "[[a, b]]", "contrasts is a list of comparisons such as"),
     ],
 )
 def test_a_mistake_in_an_experiment_is_named_before_any_job(outside, run_door, old, new, message):
-    path = outside / "conf" / "experiment" / "widths.yaml"
-    path.write_text(path.read_text().replace(old, new))
-    done = run_door("train.py", "--config-dir=conf", "-m", "experiment=widths", "sweep.dry_run=true")
+    content = FILES["conf/experiment/widths.yaml"].replace(old, new)
+    (outside / "conf" / "experiment" / "wrong.yaml").write_text(content)
+    done = run_door("train.py", "--config-dir=conf", "-m", "experiment=wrong", "sweep.dry_run=true")
     assert done.code == 1
     assert message in done.err
     assert len(done.err.splitlines()) <= 2
