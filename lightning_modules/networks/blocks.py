@@ -65,8 +65,8 @@ def conv_classifier(
         if number in pooled:
             if min(height, width) < 2:
                 raise UserError(
-                    f"the network is too deep for images of {image_shape[1]}×{image_shape[2]} pixels: nothing "
-                    f"is left to pool after convolution {number} of {len(knobs['widths'])}. "
+                    f"the network is too deep for images of {image_shape[1]}×{image_shape[2]} pixels: "
+                    f"nothing is left to pool after convolution {number} of {len(knobs['widths'])}. "
                     "Give fewer model.widths or larger images"
                 )
             layers[f"pool{number}"] = nn.MaxPool2d(2)
