@@ -64,10 +64,7 @@ def train(config: DictConfig, run: Run) -> float | None:
                     requeue_slurm_job()
                 raise
             except BaseException as failure:
-                if run.has_begun:
-                    run.fail(failure, diverged=isinstance(failure, Diverged))
-                else:
-                    run.withdraw(failure)
+                run.fail(failure, diverged=isinstance(failure, Diverged))
                 raise
             if not run.is_writer:  # the results are the first process's to write
                 return None

@@ -1,4 +1,4 @@
-"""What torchrun starts twice for `test_ddp.py`: trains whole, interrupted and resumed, as srun, without end."""
+"""What torchrun starts twice for `test_ddp.py`: one whole run, one interrupted and resumed, and so on."""
 
 import logging
 import os
