@@ -93,7 +93,6 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
     config = run_config(composed)
     if wrong := problems(config):
         raise UserError("\n       ".join(wrong))
-    _check_processes(config)
     if config.resume:
         path = Path(config.resume)
         is_checkpoint = path.suffix == ".ckpt" and path.parent.name == "checkpoints"
@@ -104,6 +103,7 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
         run.check_resumable()
         _check_processes(run.config)
         return run
+    _check_processes(config)
     chosen = choices(hydra_config)
     automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
     return Run.create(config, Path(config.output_dir), config.name or automatic, chosen)

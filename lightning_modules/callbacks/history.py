@@ -76,7 +76,7 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
         self.on_validation_start(trainer, pl_module)  # there was none
-        pl_module.log("lr", self._lr)
+        pl_module.log("lr", self._lr, sync_dist=True)
         assert isinstance(pl_module, Classifier)
         pl_module.measure("train")
         keys = ["loss", *(metric.key for metric in pl_module.metrics if metric.when == "epoch")]
