@@ -31,12 +31,14 @@ Runs are compared within a data set and a seed; several pairs of one seed count 
 number of seeds is that of independent values. Intervals are those of the paired t-test, 95 %; a verdict
 needs p < 0.05 after correction over all comparisons of this report ({tests}), for which the intervals are
 not widened. They cover what the seed decides (weights, order of batches, augmentation) on one split of the
-data and one test set, and neither another split nor other test images. Seeds needed are for 80 % power,
-should mean and spread stay, and for one look when all are there: looking after each seed until there is a
-verdict finds effects where there are none. sweep.until=decided looks after each seed and takes that into
-account: it shares out the level of 5 % among its claims and looks, and its intervals are as wide as that
-needs. In the figures dots are runs or seeds, faint lines join the runs of a pair, diamonds are means, with
-the interval where it is of an effect; bands of curves reach from the lowest to the highest run."""
+data and one test set, and neither another split nor other test images; where data.fold varies, another
+split, too, with the correction for overlapping training sets (Nadeau, Bengio 2003). Seeds needed are for 80
+% power, should mean and spread stay, and for one look when all are there: looking after each seed until
+there is a verdict finds effects where there are none. sweep.until=decided looks after each seed and takes
+that into account: it shares out the level of 5 % among its claims and looks, and its intervals are as wide
+as that needs. In the figures dots are runs or seeds, faint lines join the runs of a pair, diamonds are
+means, with the interval where it is of an effect; bands of curves reach from the lowest to the highest
+run."""
 Settings = Mapping[tuple[str, ...], Sequence[Record]]
 
 
@@ -363,7 +365,8 @@ def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
             Comparison(claim.metric, {}, [], claim.claimed, equivalence(claim, delta), claim.is_ratio),
         )
         found = finding.found
-        one.effects.append(Effect(given.name(contrast), contrast.seeds, found.mean, found.low, found.high))
+        dots = {" ".join(pair): value for pair, value in contrast.seeds.items()}
+        one.effects.append(Effect(given.name(contrast), dots, found.mean, found.low, found.high))
         for setting, cell in reversed(contrast.cells.items()):
             dataset = contrast.datasets[setting]
             heading = contrast.scope if len(datasets) == 1 else dataset
@@ -376,11 +379,12 @@ def _details(given: Answer) -> list[str]:
     """Of each contrast the test, the pairs it was made of, those that it lacks, and what else differs."""
     blocks = []
     for contrast, finding in given.parts:
-        found, metric = finding.found, given.claim.metric
-        text = f"{given.name(contrast)} on {contrast.scope}: {given.effect(finding)}; {found.n} seeds"
+        found, metric, unit = finding.found, given.claim.metric, "folds" if contrast.folds else "seeds"
+        text = f"{given.name(contrast)} on {contrast.scope}: {given.effect(finding)}; {found.n} {unit}"
         if not math.isnan(found.p):
+            text += f", p = {found.p:.2g}, corrected {finding.p:.2g}"
             flips = sign_flips(list(contrast.seeds.values()))
-            text += f", p = {found.p:.2g}, corrected {finding.p:.2g}, by sign flips {flips:.2g}"
+            text += f", by sign flips {flips:.2g}" if not contrast.folds else ""
         text += f". Verdict: {finding.verdict}."
         if contrast.across:
             text += f" From one data set to the other {', '.join(contrast.across)} change as well."

@@ -15,13 +15,13 @@ from typing import Any
 
 from experiment.metrics import row
 from experiment.report.differences import differing_settings, flags
-from experiment.report.runs import Collection, Record, Sweep, plain, said, telling
+from experiment.report.runs import REPEATED, Collection, Record, Sweep, plain, said, telling
 
 MANY_SETTINGS = 12  # more values than these are not compared each with each
 MANY_RUNS = 300  # more settings than these are a search, in which hardly two runs are alike
 
 Pair = tuple[str, ...]
-"""What the runs that are compared share: ``("seed=3", "model=enhanced")``."""
+"""What the runs that are compared share: ``("seed=3", "model=enhanced")``; a fold stands behind the seed."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Contrast:
         terms: setting → weight.
         cells: setting → pair → the metric.
         values: pair → the sum.
-        seeds: seed → mean of the sums of its pairs; what the statistics see.
+        seeds: seed, or seed and fold → mean of the sums of its pairs; what the statistics see.
+        folds: into how many the training set was divided; 0 where all runs have one split.
         unpaired: other pairs → the settings they lack.
         failed: setting → its failed runs and all its runs, where some failed.
         datasets: setting → its data set.
@@ -69,7 +70,8 @@ class Contrast:
     terms: dict[str, float]
     cells: dict[str, dict[Pair, float]] = field(default_factory=dict)
     values: dict[Pair, float] = field(default_factory=dict)
-    seeds: dict[str, float] = field(default_factory=dict)
+    seeds: dict[Pair, float] = field(default_factory=dict)
+    folds: int = 0
     unpaired: dict[Pair, list[str]] = field(default_factory=dict)
     failed: dict[str, tuple[int, int]] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)
@@ -323,14 +325,15 @@ def _contrast(
                 failed += 1
                 value = claim.failed
             if value is not None and (value > 0 or not claim.is_ratio):
-                pair = tuple(f"{key}={run.values[key]}" for key in ("seed", *shared) if key in run.values)
+                own = {key: run.values.get(key, "null") for key in (*REPEATED, *shared)}
+                pair = tuple(f"{key}={value}" for key, value in own.items() if value != "null")
                 values[pair].append(value)
                 runs[setting][pair].append(run)
         if failed and claim.failed is None:
             contrast.failed[setting] = failed, len(cell)
         contrast.cells[setting] = {pair: fmean(found) for pair, found in values.items()}
     compared: list[Record] = []
-    by_seed: dict[str, list[float]] = defaultdict(list)
+    by_seed: dict[Pair, list[float]] = defaultdict(list)
     every = {pair for cell in contrast.cells.values() for pair in cell}
     for pair in sorted(every, key=lambda pair: (float(pair[0].removeprefix("seed=")), pair)):
         if lacking := [setting for setting in terms if pair not in contrast.cells[setting]]:
@@ -338,7 +341,8 @@ def _contrast(
             continue
         parts = [math.log(c[pair]) if claim.is_ratio else c[pair] for c in contrast.cells.values()]
         contrast.values[pair] = sum(w * part for w, part in zip(terms.values(), parts, strict=True))
-        by_seed[pair[0]].append(contrast.values[pair])
+        has_fold = pair[1:] and pair[1].startswith("data.fold=")
+        by_seed[pair[: 2 if has_fold else 1]].append(contrast.values[pair])
         sides = [runs[setting][pair] for setting in terms]
         compared += [run for side in sides for run in side]
         for a, b in combinations([side[0] for side in sides], 2):
@@ -346,6 +350,8 @@ def _contrast(
             known = contrast.along if a.dataset == b.dataset else contrast.across
             known += [key for key in others if key not in known]
     contrast.seeds = {seed: fmean(values) for seed, values in by_seed.items()}
+    if len({run.config.get("data.fold") for run in compared}) > 1:
+        contrast.folds = max(int(run.config.get("data.folds") or 0) for run in compared)
     contrast.caveats = flags({run.folder: run for run in compared}.values())
     contrast.command = str(compared[0].provenance.get("command", "")) if compared else ""
     contrast.scope = _scope(compared or [run for cell in gathered.values() for run in cell])

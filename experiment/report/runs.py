@@ -19,7 +19,9 @@ from experiment.results import Row
 from experiment.run import Run
 from experiment.schema import flatten
 
-IGNORED = ("seed", "name", "output_dir", "resume", "data.root", "data.download")
+REPEATED = ("seed", "data.fold")
+"""Keys in which the runs of one setting differ: what an effect is averaged over."""
+IGNORED = (*REPEATED, "name", "output_dir", "resume", "data.root", "data.download")
 """Keys in which repetitions of a run may differ."""
 UNSEEN = (*IGNORED, "data.dataset", "logger", "callbacks.figures")
 """Keys, and nodes, that are no settings: the data set has a place of its own, the others change no result."""
@@ -56,8 +58,14 @@ class Record:
 
         A key that an older run did not know is as good as null.
         """
-        given = ((key, value) for key, value in self.config.items() if value is not None)
-        return {k: plain(v) for k, v in given if not f"{k}.".startswith(tuple(f"{node}." for node in UNSEEN))}
+        given = {key: value for key, value in self.config.items() if value is not None}
+        if "data.fold" not in given:
+            given.pop("data.folds", None)
+        return {
+            k: plain(v)
+            for k, v in given.items()
+            if not f"{k}.".startswith(tuple(f"{node}." for node in UNSEEN))
+        }
 
     @cached_property
     def items(self) -> frozenset[tuple[str, str]]:
@@ -197,7 +205,7 @@ class Collection:
             content = json.loads(path.read_text()) if path.exists() else None
             if content is None:
                 return None
-            swept = [key for key in content["swept"] if key != "seed"]
+            swept = [key for key in content["swept"] if key not in REPEATED]
             jobs = {folder / job["folder"]: dict(job["overrides"]) for job in content["jobs"]}
             max_seeds = int(content["max_seeds"]) if content.get("until") == "decided" else 0
             claims, sessions = list(content["claims"]), list(content["sessions"])
@@ -217,10 +225,10 @@ _Loader.add_implicit_resolver(
 
 
 def _identity(record: Record) -> tuple[Any, ...]:
-    """What two runs have in common that are one and the same: settings, data and seed."""
+    """What two runs have in common that are one and the same: settings, data, seed and fold."""
     fingerprint = record.provenance.get("data", {}).get("fingerprint")
-    seed = record.config.get("seed")
-    return (record.dataset, fingerprint, seed, record.items)
+    repetition = [record.config.get(key) for key in REPEATED]
+    return (record.dataset, fingerprint, *repetition, record.items)
 
 
 def read(folder: Path, overrides: Mapping[str, str] | None = None) -> Record:

@@ -21,6 +21,7 @@ from lightning_modules.data.augment import IDENTITY, Augmentation, to_float
 from lightning_modules.data.image_set import (
     ImageSet,
     find_duplicates,
+    stratified_fold,
     stratified_order,
     stratified_part,
     stratified_split,
@@ -131,6 +132,9 @@ class ImageDataModule(LightningDataModule):
         batch_size: images a step and device, in [1, inf).
         val_fraction: part of the training set kept for validation, in [0, 1). Has no effect on data with a
             validation set of its own.
+        fold: validate on this one of ``folds`` parts and train on the others, in place of val_fraction, in
+            [0, inf).
+        folds: parts of the training set, each with the classes in proportion, in [2, inf).
         seed: of order and augmentation.
         augment: augment training images as the four knobs below say.
         crop_padding: random crop: pixels of padding on each side, in [0, inf).
@@ -168,6 +172,8 @@ class ImageDataModule(LightningDataModule):
         background: Literal["white", "black", "grey"] = "white",
         cache: str | None = None,
         on_leak: Literal["warn", "error", "drop"] = "warn",
+        fold: int | None = None,
+        folds: int = 5,
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -176,6 +182,7 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.train_images = train_images
         self.on_leak = on_leak
+        self.fold, self.folds = fold, folds
         self.augmentation = Augmentation(crop_padding, flip, jitter, rotation) if augment else None
         self.options = {
             "root": None if root is None else Path(root).expanduser(),
@@ -234,7 +241,11 @@ class ImageDataModule(LightningDataModule):
     def _indices(self) -> dict[str, Tensor]:
         """Indices into the official training images (``train``, ``val``) and test images (``test``)."""
         labels, classes, own = self._data.train_labels, self._data.classes, self._data.val_count
-        if own:
+        if self.fold is not None:
+            if own:
+                raise UserError(f"data.fold={self.fold}: {self.dataset} has a validation set of its own")
+            train, val = stratified_fold(labels, self.fold, self.folds, classes)
+        elif own:
             first = len(labels) - own
             train, _ = stratified_split(labels[:first], 0, classes, "data.val_fraction")
             val = first + stratified_order(labels[first:])
