@@ -121,7 +121,7 @@ def answer(asked: Sequence[Question], runs: Collection, delta: float | None = No
             if contrast.failed or contrast.along:
                 continue  # no verdict is asked of it, so that it costs the others nothing
             for name, p in _tests(given.claim, finding, delta).items():
-                if given.question.sweep and given.question.sweep.max_seeds:
+                if given.question.is_sequential:
                     setattr(finding, name, p)  # has its share of the level, see sequential
                 else:
                     tests.append(((number, place), p))
@@ -337,4 +337,6 @@ def next_step(given: Answer, runs: Collection, tests: int) -> str:
         return ""  # which of several settings to sweep is for the user to choose
     (key,) = question.changed
     values = dict.fromkeys(term.partition("=")[2] for c in question.contrasts for term in c.terms)
+    if "–" in values:  # some runs do not have the key
+        return ""
     return shlex.join(["python", words[0], "-m", *kept, f"{key}={','.join(values)}", *more])

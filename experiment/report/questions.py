@@ -119,6 +119,11 @@ class Question:
         """The question as a sentence."""
         return self.claim.text
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether its sweep looks after each seed."""
+        return self.sweep is not None and self.sweep.max_seeds > 0
+
 
 def parse_claim(given: Any) -> Claim:
     """The claim that a YAML file makes.
@@ -137,15 +142,19 @@ def parse_claim(given: Any) -> Claim:
     if (size := given.get("claimed")) is not None:
         sizes = sorted(map(float, size)) if isinstance(size, list) else [float(size)]
         claimed = sizes[0], sizes[-1]
-        if is_ratio and sizes[0] <= 0:
-            raise ValueError("a factor is positive")
+        if not int(is_ratio) < sizes[0] <= sizes[-1] < math.inf:
+            raise ValueError(f"claimed={size}: a size is above {int(is_ratio)}; turn the weights round")
+    numbers = [None if given.get(key) is None else float(given[key]) for key in ("delta", "failed")]
+    if numbers[0] is not None and not 0 < numbers[0] < math.inf:
+        raise ValueError(f"delta={given['delta']}: expected a number above 0")
     if not given.get("contrasts"):
         raise ValueError("no contrasts")
     contrasts = tuple({str(k): float(v) for k, v in contrast.items()} for contrast in given["contrasts"])
     for contrast in contrasts:
+        if len(contrast) < 2 or not all(0 < abs(weight) < math.inf for weight in contrast.values()):
+            raise ValueError(f"{contrast} compares nothing: it needs two settings, each with a weight")
         if abs(total := math.fsum(contrast.values())) > 1e-9 * max(map(abs, contrast.values())):
             raise ValueError(f"the weights of {contrast} sum to {total:g}: a comparison's sum to 0")
-    numbers = (None if given.get(key) is None else float(given[key]) for key in ("delta", "failed"))
     return Claim(str(given["text"]), str(given["metric"]), contrasts, is_ratio, claimed, *numbers)
 
 
@@ -213,9 +222,8 @@ def _comparisons(runs: Collection, dataset: str, metric: str, notes: list[str]) 
     """
     claimed = {folder for sweep in runs.sweeps if sweep.claims for folder in sweep.jobs}
     settings: dict[frozenset[tuple[str, str]], list[Record]] = defaultdict(list)
-    for run in runs.records:
-        is_outcome = run.status in ("finished", "failed") and run.folder not in runs.repeats
-        if is_outcome and run.config and run.dataset == dataset:
+    for run in runs.outcomes:
+        if run.dataset == dataset:
             settings[run.items].append(run)
     if len(settings) > MANY_RUNS:
         notes.append(f"{len(settings)} settings on {dataset} are too many to compare each with each")

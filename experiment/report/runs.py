@@ -120,6 +120,7 @@ class Collection:
     ``keys`` are what was varied, seeds aside: what the sweeps swept, the data set where there are several
     and, unless there is but one sweep, what else tells finished runs apart. ``finished`` are the finished
     runs, each once: ``repeats`` map a further run of the same settings, data and seed to the one that counts.
+    ``outcomes`` are these and the failed ones that did not finish at another attempt.
 
     Raises:
         UserError: for a folder that does not exist, or if there is no finished run.
@@ -149,6 +150,8 @@ class Collection:
             first.setdefault(_identity(record), record)
         self.finished = [record for record in finished if first[_identity(record)] is record]
         self.repeats = {r.folder: kept for r in finished if (kept := first[_identity(r)]) is not r}
+        failed = [r for r in self.records if r.status == "failed" and r.config and _identity(r) not in first]
+        self.outcomes = [*self.finished, *failed]
         self.loose = [record for record in self.finished if record.folder not in in_sweeps]
         self.keys = list(dict.fromkeys(key for sweep in self.sweeps for key in sweep.swept))
         if len({record.dataset for record in self.finished}) > 1 and "data" not in self.keys:

@@ -283,13 +283,21 @@ def test_a_ratio_is_a_factor(tmp_path):
         ({"metric": "test_acc"}, "a claim has a text and a metric"),
         ("nonsense", "a claim has a text and a metric"),
         (claim({"model.dropout=0.5": "much"}), "much"),
-        (claim({"model.dropout=0.5": 1}), "sum to 1: a comparison's sum to 0"),
+        (claim({"model.dropout=0.5": 1}), "compares nothing: it needs two settings"),
         (claim({"model.dropout=0.5": 2, "model.dropout=0": -1}), "sum to 1"),
         (claim({"model.dropout=0.5": 2, "model.dropout=0": -1}, scale="ratio"), "sum to 1"),
         (claim({"model.dropout=0.6": 1, "model.dropout=0": -1}), "no job has model.dropout=0.6"),
         (claim(), "no contrasts"),
         (HELPS | {"size": 1}, "unknown key size"),
-        (HELPS | {"scale": "ratio", "claimed": -1}, "a factor is positive"),
+        (HELPS | {"scale": "ratio", "claimed": -1}, "a size is above 1; turn the weights round"),
+        (HELPS | {"scale": "ratio", "claimed": [0.5, 0.8]}, "a size is above 1"),
+        (HELPS | {"claimed": -0.01}, "a size is above 0"),
+        (HELPS | {"claimed": math.nan}, "a size is above 0"),
+        (HELPS | {"delta": 0}, "delta=0: expected a number above 0"),
+        (claim({"model.dropout=0.5": math.nan, "model.dropout=0": -1}), "compares nothing"),
+        (claim({"model.dropout=0.5": math.inf, "model.dropout=0": -math.inf}), "compares nothing"),
+        (claim({"model.dropout=0.5": 0, "model.dropout=0": 0}), "compares nothing"),
+        (claim({}), "compares nothing"),
     ],
 )
 def test_a_claim_that_makes_no_sense_is_named(tmp_path, wrong, said):
@@ -342,6 +350,20 @@ def test_a_comparison_without_a_claim_has_no_winner_among_survivors(tmp_path):
     assert "beats" in ask(folder)[0].verdict
     fail(folder, {"model.dropout": "0.5"}, range(1))
     assert ask(folder)[0].verdict.startswith("no verdict: 1 of 3 runs of model.dropout=0.5 failed")
+
+
+def test_a_failure_that_finished_at_another_attempt_is_none(tmp_path):
+    for seed in range(3):
+        for value in (0.0, 0.5):
+            config = {"model.dropout": value}
+            write_run(
+                tmp_path / "o" / f"{value}{seed}", seed, acc=0.9 + seed / 99 + value / 50, config=config
+            )
+    assert "no verdict" not in ask(tmp_path / "o")[0].verdict
+    write_run(tmp_path / "o" / "lost", 0, status="failed", config={"model.dropout": 0.5})
+    assert "no verdict" not in ask(tmp_path / "o")[0].verdict
+    write_run(tmp_path / "o" / "diverged", 3, status="failed", config={"model.dropout": 0.5})
+    assert ask(tmp_path / "o")[0].verdict.startswith("no verdict: 1 of 4 runs of model.dropout=0.5 failed")
 
 
 def test_a_result_that_is_not_finite_is_a_failure(tmp_path):
@@ -485,6 +507,8 @@ def test_an_undecided_question_says_what_to_run_next(tmp_path):
     assert given.verdict.startswith("undecided: about")
     assert given.next_step.startswith("python train.py -m model.dropout=0,0.5 'seed=range(")
     assert given.next_step.endswith(")' sweep.name=s")
+    told = write_report([folder], None)
+    assert "sweep.until=decided adds them validly" in told
 
 
 def test_the_next_step_of_a_decided_question_trains_with_the_winner(tmp_path):
