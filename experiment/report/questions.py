@@ -147,9 +147,12 @@ def parse_claim(given: Any) -> Claim:
     numbers = [None if given.get(key) is None else float(given[key]) for key in ("delta", "failed")]
     if numbers[0] is not None and not 0 < numbers[0] < math.inf:
         raise ValueError(f"delta={given['delta']}: expected a number above 0")
-    if not given.get("contrasts"):
+    listed = given.get("contrasts") or []
+    if not listed:
         raise ValueError("no contrasts")
-    contrasts = tuple({str(k): float(v) for k, v in contrast.items()} for contrast in given["contrasts"])
+    if not isinstance(listed, list) or not all(isinstance(contrast, Mapping) for contrast in listed):
+        raise ValueError("contrasts is a list of comparisons such as {seed=0: 1, seed=1: -1}")
+    contrasts = tuple({str(k): float(v) for k, v in contrast.items()} for contrast in listed)
     for contrast in contrasts:
         if len(contrast) < 2 or not all(0 < abs(weight) < math.inf for weight in contrast.values()):
             raise ValueError(f"{contrast} compares nothing: it needs two settings, each with a weight")
