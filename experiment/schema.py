@@ -418,6 +418,12 @@ def _faults_of_component(
                 yield from _faults_of_component(inner, target_node, NESTED, {})
         elif name in taken.knobs and (line := taken.knobs[name].problem(dotted, value)):
             yield dotted, line
+    if (
+        key == "data"
+        and (fold := node.get("fold")) is not None
+        and not fold < (folds := node.get("folds", 5))
+    ):
+        yield "data.fold", f"data.fold={fold}: with data.folds={folds} there are 0 to {folds - 1}"
     if "dataset" in node and key == "data" and (reason := _refusal_of_data(str(node["dataset"]))):
         yield "data.dataset", f"data.dataset={node['dataset']}: {reason}"
     for name in sorted(taken.required - set(node)) if not is_partial else []:
