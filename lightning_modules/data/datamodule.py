@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,7 @@ from lightning_modules.data.image_set import (
     ImageSet,
     Leaks,
     find_leaks,
+    stratified_fold,
     stratified_order,
     stratified_part,
     stratified_split,
@@ -147,6 +148,9 @@ class ImageDataModule(LightningDataModule):
         batch_size: images a step and device, in [1, inf).
         val_fraction: part of the training set kept for validation, in [0, 1). Has no effect on data with a
             validation set of its own.
+        fold: validate on this one of ``folds`` parts and train on the others, in place of val_fraction, in
+            [0, inf).
+        folds: parts of the training set, each with the classes in proportion, in [2, inf).
         seed: of order and augmentation.
         augment: augment training images as the four knobs below say.
         crop_padding: random crop: pixels of padding on each side, in [0, inf).
@@ -184,6 +188,8 @@ class ImageDataModule(LightningDataModule):
         background: Literal["white", "black", "grey"] = "white",
         cache: str | None = None,
         on_leak: Literal["warn", "error", "drop"] = "warn",
+        fold: int | None = None,
+        folds: int = 5,
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -192,6 +198,7 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.train_images = train_images
         self.on_leak = on_leak
+        self.fold, self.folds = fold, folds
         self.augmentation = Augmentation(crop_padding, flip, jitter, rotation) if augment else None
         self.options = {
             "root": None if root is None else Path(root).expanduser(),
@@ -256,9 +263,13 @@ class ImageDataModule(LightningDataModule):
         pool = used[:first].nonzero().flatten()
         if not len(pool):
             raise UserError("data.on_leak=drop leaves no training image: every one is also held out")
-        train, val = stratified_split(
-            labels[pool], 0 if own else self.val_fraction, classes, "data.val_fraction"
-        )
+        if self.fold is not None:
+            if own:
+                raise UserError(f"data.fold={self.fold}: {self.dataset} has a validation set of its own")
+            train, val = stratified_fold(labels[pool], self.fold, self.folds, classes)
+        else:
+            fraction = 0 if own else self.val_fraction
+            train, val = stratified_split(labels[pool], fraction, classes, "data.val_fraction")
         train, val = pool[train], pool[val]
         if own:
             pool = first + used[first:].nonzero().flatten()
@@ -310,10 +321,14 @@ class ImageDataModule(LightningDataModule):
         """Images to train on, validate with and test with: ``train``, ``val``, ``test``."""
         return {part: len(indices) for part, indices in self._indices.items()}
 
-    @property
-    def test_indices(self) -> Tensor:
-        """(N,) int64: which image of the official test set is the first, the second, … to be tested."""
-        return self._indices["test"]
+    def test_order(self, sizes: Sequence[int]) -> Tensor:
+        """(N,) int64: which official test images the processes tested, the r-th of them ``sizes[r]``."""
+        order, world_size = self._indices["test"], len(sizes)
+        return torch.cat([order[rank::world_size][:size] for rank, size in enumerate(sizes)])
+
+    def test_images(self, indices: Tensor) -> Tensor:
+        """(n, C, H, W) uint8 images of the official test set."""
+        return self._data.test_images[indices]
 
     @property
     def mean(self) -> tuple[float, ...]:
