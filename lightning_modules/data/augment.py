@@ -73,9 +73,9 @@ class Augmentation:
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Augment (N, C, H, W) uint8 images into float32 in [0, 1], on the device they are on."""
-        height, width = images.shape[2:]
         if self.is_identity:
             return to_float(images)
+        height, width = images.shape[2:]
         # all that depends on chance alone is worked out where it was drawn: devices cannot disagree about it
         corners, matrices = draws.offsets - self.crop_padding, _rotations(draws.angles, height, width)
         is_reflected = self.crop_fill == "reflect"
@@ -119,11 +119,12 @@ def _source(
     """(N, H·W) int64: which pixel of its image comes where; H·W and H·W + 1 are those beyond its edges."""
     y, x = torch.arange(height).view(-1, 1) - 0.5 * (height - 1), torch.arange(width) - 0.5 * (width - 1)
     (a, b), (c, d) = matrices.view(-1, 2, 2, 1, 1).permute(1, 2, 0, 3, 4)
-    column = ((x * a + y * b + 1) * (width / 2) - 0.5).round_()
-    row = ((x * c + y * d + 1) * (height / 2) - 0.5).round_()
+    column = ((x * a + y * b).add_(1).mul_(width / 2).sub_(0.5)).round_().int()
+    row = ((x * c + y * d).add_(1).mul_(height / 2).sub_(0.5)).round_().int()
     is_in_view = _is_inside(row, column, height, width)
     column = torch.where(flipped.view(-1, 1, 1), width - 1 - column, column)
-    row, column = row + corners[:, 0].view(-1, 1, 1), column + corners[:, 1].view(-1, 1, 1)
+    top, left = corners.int().view(-1, 2, 1, 1).unbind(1)
+    row, column = row + top, column + left
     if is_reflected:
         row, column = _reflect(row, height), _reflect(column, width)
     source = torch.where(_is_inside(row, column, height, width), row * width + column, height * width)
@@ -139,21 +140,24 @@ def _reflect(at: Tensor, size: int) -> Tensor:
 
 
 def _counts(corners: Tensor, height: int, width: int, is_reflected: bool) -> Tensor:
-    """(N, 1, H·W + 2) float32: how many times each pixel is in the crop; not those beyond the edges."""
+    """(N, 1, H·W) float32: how many times each pixel is in the crop."""
     counts = []
-    for corner, size in zip(corners.unbind(1), (height, width), strict=True):
-        at = corner.unsqueeze(1) + torch.arange(size)
-        at = _reflect(at, size) if is_reflected else at
-        counts.append((at.unsqueeze(2) == torch.arange(size)).sum(1))
+    for corner, size in zip(corners.unsqueeze(2).unbind(1), (height, width), strict=True):
+        at = torch.arange(size)
+        if is_reflected:
+            count = (_reflect(corner + at, size).unsqueeze(2) == at).sum(1)
+        else:
+            count = (at >= corner) & (at < corner + size)
+        counts.append(count.float())
     rows, columns = counts
-    return F.pad((rows.unsqueeze(2) * columns.unsqueeze(1)).flatten(1), (0, 2)).unsqueeze(1).float()
+    return (rows.unsqueeze(2) * columns.unsqueeze(1)).flatten(1).unsqueeze(1)
 
 
 def _jitter(colours: Tensor, factors: Tensor, counts: Tensor) -> None:
     """Scale brightness, contrast and saturation of (N, 1 or 3, H·W + 2) colours in place."""
     brightness, contrast, saturation = factors.view(-1, 3, 1, 1).unbind(1)
     colours.mul_(brightness).clamp_(0, 1)
-    means = (colours * counts).sum(dim=2, keepdim=True, dtype=torch.float64) / (colours.shape[2] - 2)
+    means = (colours[..., :-2] * counts).sum(dim=2, keepdim=True, dtype=torch.float64) / counts.shape[2]
     colours.mul_(contrast).add_((1 - contrast) * _grey(means).float()).clamp_(0, 1)
     if colours.shape[1] == 3:
         grey = _grey(colours)
