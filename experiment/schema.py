@@ -129,30 +129,9 @@ KNOBS: dict[str, Knob] = {
         choices=("torch", "auto", "numpy", "cupy"),
     ),
     # data
-    "data.dataset": Knob("str", "which data set; set by data=…"),
     "data.root": Knob("path", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
-    "data.download": Knob("bool", "download the data set if it is not under data.root"),
-    "data.batch_size": _positive("int", "images a step and device"),
-    "data.val_fraction": Knob("float", "part of the training set kept for validation; 0 = none", "[0, 1)"),
-    "data.train_images": _positive(
-        "int", "train on so many images only, equally of each class", optional=True
-    ),
-    "data.augment": Knob("bool", "augment training images as the four knobs below say"),
-    "data.crop_padding": Knob("int", "random crop: pixels of padding on each side", "[0, inf)"),
-    "data.flip": Knob("float", "probability of a horizontal flip", "[0, 1]"),
-    "data.jitter": Knob("float", "brightness, contrast and saturation change by up to this factor", "[0, 1]"),
-    "data.rotation": Knob("float", "largest random rotation, in degrees", "[0, 180]"),
-    "data.image_size": _positive("int", "resize a folder's images to this many pixels a side", optional=True),
-    "data.channels": Knob("int", "channels of a folder's images: 1, 3 or 4", "[1, 4]", optional=True),
-    "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
-    "data.background": Knob("str", "colour behind transparent images", choices=("white", "black", "grey")),
     "data.cache": Knob(
         "path", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
-    ),
-    "data.on_leak": Knob(
-        "str",
-        "a test image is also a training image, or one image has two classes: warn, stop, or leave it out",
-        choices=("warn", "error", "drop"),
     ),
     # trainer
     "trainer.max_epochs": _positive("int", "epochs to train"),

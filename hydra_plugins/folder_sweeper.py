@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from experiment.claims import problems_of_claims
 from experiment.config import choices, override_lists, run_config
 from experiment.entry_point import stop, trusted_packages
 from experiment.errors import UserError
+from experiment.files import CannotWrite
 from experiment.halving import Halving, problems_of_halving
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
@@ -223,10 +225,7 @@ def _record_failure(job: Job, returned: JobReturn) -> None:
     error = returned._return_value
     if returned.status != JobStatus.FAILED or isinstance(error, Busy):
         return
-    try:
-        with job.run.locked():
-            noted = job.run.provenance.get("refused", job.run.results).get("error")
-            if job.run.state != "finished" and noted != describe(error):
-                job.run.withdraw(error)
-    except Busy:
-        pass  # who trains it now notes what becomes of it
+    with suppress(Busy, CannotWrite), job.run.locked():  # who trains it now notes what becomes of it
+        noted = (job.run.provenance.get("refused") or job.run.results).get("error")
+        if job.run.state != "finished" and noted != describe(error):
+            job.run.fail(error)

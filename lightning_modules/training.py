@@ -72,10 +72,7 @@ def _train(config: DictConfig, run: Run) -> float | None:
                 raise
             raise KeyboardInterrupt from signal  # Lightning turns Ctrl-C into an exit
         except BaseException as failure:
-            if run.has_begun:
-                run.fail(failure, diverged=isinstance(failure, Diverged))
-            else:
-                run.withdraw(failure)
+            run.fail(failure, diverged=isinstance(failure, Diverged))
             raise
         if not run.is_writer:  # the results are the first process's to write
             return None

@@ -1,6 +1,7 @@
 """A package and a configuration folder of the user's own, outside the checkout."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,29 +93,36 @@ FILES = {
     "conf/metrics/error.yaml": "error:\n  _target_: own.parts.error\n",
     "conf/callbacks/say.yaml": "defaults: [default]\nsay:\n  _target_: own.parts.Say\n",
 }  # fmt: skip
-CACHED = ("definition", "ancestors", "signature", "_spec", "_read")
 ALL = ["model=own", "data=dots", "loss=scaled", "optimizer=heavy", "scheduler=flat", "callbacks=say"]
 
 
-@pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder in which the package and the configurations lie."""
+    folder = tmp_path_factory.mktemp("outside")
     for name, content in FILES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
-    for cached in (
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    yield folder
+    for name in ("own", "own.parts"):
+        sys.modules.pop(name, None)
+    cached = (
         signature.definition,
         signature.ancestors,
         signature.signature,
         signature._spec,
         signature._read,
-    ):
-        cached.cache_clear()  # of the package of the last test
-    for name in ("own", "own.parts"):
-        sys.modules.pop(name, None)
-    monkeypatch.chdir(tmp_path)
+    )
+    for function in cached:
+        function.cache_clear()
+
+
+@pytest.fixture
+def outside(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(package)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("TRUSTED_PACKAGES", "own")
-    return tmp_path
+    return package
 
 
 def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_door, monkeypatch):

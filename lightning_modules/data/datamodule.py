@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -126,26 +126,26 @@ class ImageDataModule(LightningDataModule):
     [0, 1], *not* normalised, and labels.
 
     Args:
-        dataset: name of the data set.
+        dataset: which data set; set by data=…
         root: folder of the data.
-        batch_size: images of a step and process.
-        val_fraction: part of the training set that is kept for validation; 0 = none. Has no effect on data
-            with a validation set of its own.
+        batch_size: images a step and device, in [1, inf).
+        val_fraction: part of the training set kept for validation, in [0, 1). Has no effect on data with a
+            validation set of its own.
         seed: of order and augmentation.
-        augment: whether to augment training images as the next four say.
-        crop_padding: as in :class:`Augmentation`, like the next three.
-        flip: probability of a horizontal flip.
-        jitter: largest change of brightness, contrast and saturation.
-        rotation: largest angle in degrees.
-        download: whether to download a data set that is not under ``root``.
-        image_size: as in :func:`image_folder`, like the next two.
-        channels: of a folder's images.
-        test_fraction: of a folder without a test set.
-        train_images: train on a fixed, class-stratified part of this many training images; None = on all.
-        background: colour behind a folder's transparent images.
-        cache: folder of what was decoded; None = beside the images.
-        on_leak: what to do about test images that are also training images, and images of two classes:
-            ``warn``, ``error`` or ``drop`` (from the training and validation images).
+        augment: augment training images as the four knobs below say.
+        crop_padding: random crop: pixels of padding on each side, in [0, inf).
+        flip: probability of a horizontal flip, in [0, 1].
+        jitter: brightness, contrast and saturation change by up to this factor, in [0, 1].
+        rotation: largest random rotation in degrees, in [0, 180].
+        download: download the data set if it is not under data.root.
+        image_size: resize a folder's images to this many pixels a side, in [1, inf).
+        channels: channels of a folder's images, in [1, 4]: grey, colour, colour with transparency.
+        test_fraction: part of a folder without test/ that becomes the test set, in (0, 1).
+        train_images: train on so many images only, equally of each class, in [1, inf).
+        background: colour behind transparent images.
+        cache: folder of decoded images; None = beside the images.
+        on_leak: a test image is also a training image, or one image has two classes: warn, stop, or leave it
+            out.
     """
 
     def __init__(
@@ -165,9 +165,9 @@ class ImageDataModule(LightningDataModule):
         channels: int | None = None,
         test_fraction: float = 0.2,
         train_images: int | None = None,
-        background: str = "white",
+        background: Literal["white", "black", "grey"] = "white",
         cache: str | None = None,
-        on_leak: str = "warn",
+        on_leak: Literal["warn", "error", "drop"] = "warn",
     ) -> None:
         super().__init__()
         self.dataset = dataset
