@@ -26,6 +26,7 @@ from experiment.sweep import swept
 from experiment.worker import PREEMPTED, be_parent, end_with_parent, ending_on_signals, requeue_slurm_job
 from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
 from lightning_modules.callbacks.extension import Extension
+from lightning_modules.callbacks.lr_finder import LearningRateFinder
 from lightning_modules.callbacks.non_finite_loss import Diverged
 from lightning_modules.callbacks.stop_after import StopAfter
 from lightning_modules.classifier import Classifier
@@ -162,7 +163,8 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
     best = run.folder / "checkpoints" / "best.ckpt" if config.callbacks.get("checkpoint") else None
     tested = test(trainer, module, data, best, run.folder / "predictions.npz")
     _log_hyperparameters(trainer, run, run.summary | tested)
-    return cost | tested
+    finder = next((c for c in trainer.callbacks if isinstance(c, LearningRateFinder)), None)  # type: ignore[attr-defined]
+    return cost | ({"found_lr": finder.rate} if finder else {}) | tested
 
 
 def _step(last: Path) -> int:

@@ -532,6 +532,19 @@ def test_a_promoted_run_equals_the_uninterrupted_one_bit_for_bit(
     assert len(stopped.metrics) == 4, done.err
 
 
+def test_a_found_rate_is_as_good_as_a_given_one_and_stays_on_resume(configure: Configure, monkeypatch):
+    tiny = (*TINY, "logger=none", "trainer.max_epochs=2", "scheduler=onecycle", "model.dropout=0.3")
+    finder = ("callbacks=lr_finder", "callbacks.lr_finder.steps=30", "callbacks.figures=null")
+    config = configure(*tiny, *finder)
+    stopped = stop_in_epoch(monkeypatch, config, epoch=1, failure=RuntimeError("power cut"))
+    with monkeypatch.context() as other_losses:  # what a test would find now counts no more
+        other_losses.setattr("lightning_modules.callbacks.lr_finder.suggest", lambda *_: 1e-9)
+        train(stopped.config, stopped)
+    rate = stopped.results["found_lr"]
+    assert 1e-5 < rate < 1.0
+    assert_same_training(stopped, start(configure(*tiny, f"optimizer.lr={rate}", "callbacks.figures=null")))
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step"])
 def test_the_schedule_of_an_extended_run_is_that_of_its_new_length(configure: Configure, run_door, schedule):
     tiny = (*TINY, "logger=none", "callbacks.figures=null", f"scheduler={schedule}")
