@@ -1,10 +1,8 @@
 """What ``train.py``'s own path costs over a bare loop of the same network, batches and optimizer."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,57 +14,102 @@ from lightning_modules.build import build_classifier, build_data, build_trainer
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 
-TINY = ("model=mnist", "model.widths=[2,2]", "data.batch_size=16", "trainer.limit_train_batches=200")
-WIDE = (
-    "model=enhanced", "model.widths=[16,32,64,64,64]", "data=mnist_mini", "data.augment=true",
-    "data.crop_padding=4", "data.flip=0.5", "data.jitter=0.2", "data.rotation=15", "trainer.limit_train_batches=12",
-)  # fmt: skip
-
-
-@cache
-def has_bfloat16() -> bool:
-    """Whether the processor has units for bfloat16; without them it is many times slower."""
-    info = Path("/proc/cpuinfo")
-    return info.exists() and any(flag in info.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-
-
-def configuration(device: str, *overrides: str) -> DictConfig:
-    """Of a run of one epoch without validation."""
-    fast = device == "cuda" or has_bfloat16()
-    return compose(
-        "trainer.max_epochs=1", "data.val_fraction=0", "callbacks.figures=null", *overrides,
-        f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}",
-        f"trainer.precision={'bf16-mixed' if fast else '32-true'}",
-    )  # fmt: skip
+NETWORKS = {
+    "a tiny network": (
+        "model=mnist", "model.widths=[2,2]", "data.batch_size=16", "data.augment=false",
+        "trainer.limit_train_batches=250",
+    ),
+    "narrow enhanced, full augmentation": (
+        "model=enhanced", "model.widths=[16,32,64,64,64]", "data.augment=true", "data.crop_padding=4",
+        "data.flip=0.5", "data.jitter=0.2", "data.rotation=15", "trainer.limit_train_batches=30",
+    ),
+}  # fmt: skip
 
 
 class Epoch(Callback):
-    """Calls back when an epoch begins and when its last batch and its metrics are done; the last of all."""
+    """Notes how long an epoch takes, from before its first batch until its metrics are written."""
 
-    def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
-        self.begin, self.end = begin, end
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now, self.begun, self.seconds = now, 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The epoch begins."""
-        self.begin()
+        """Start the clock."""
+        self.begun = self.now()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The epoch is over."""
-        self.end()
+        """Stop the clock, after all other callbacks."""
+        self.seconds = self.now() - self.begun
 
 
-def bare_loop(config: DictConfig, module: Classifier, data: ImageDataModule) -> None:
-    """The same training in the fewest lines."""
-    steps = int(config.trainer.limit_train_batches)
-    network = module.network.to(data.device)
-    optimizer = module.make_optimizer(network.parameters())
+def configuration(device: str, *overrides: str) -> DictConfig:
+    """Of one epoch without validation."""
+    info = Path("/proc/cpuinfo")
+    has_units = info.exists() and any(flag in info.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+    return compose(
+        "trainer.max_epochs=1", "data.val_fraction=0", "callbacks.figures=null", *overrides,
+        f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}",
+        f"trainer.precision={'bf16-mixed' if device == 'cuda' or has_units else '32-true'}",
+    )  # fmt: skip
+
+
+def framework(
+    config: DictConfig, module: Classifier, data: ImageDataModule, now: Callable[[], float]
+) -> float:
+    """The seconds of an epoch with all that ``train.py`` has around it."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "checkpoints").mkdir()
+        trainer = build_trainer(config, Path(folder))
+        epoch = Epoch(now)
+        trainer.callbacks.append(epoch)  # type: ignore[attr-defined]
+        trainer.fit(module, datamodule=data)
+    return epoch.seconds
+
+
+def bare_loop(
+    config: DictConfig, module: Classifier, data: ImageDataModule, now: Callable[[], float]
+) -> float:
+    """The seconds of the same training in the fewest lines; the data is where a Trainer has placed it."""
+    steps, mixed = int(config.trainer.limit_train_batches), config.trainer.precision == "bf16-mixed"
+    device = data.trainer.strategy.root_device  # type: ignore[union-attr]
+    module.to(device)
+    optimizer = module.make_optimizer(module.network.parameters())
     scheduler = module.make_scheduler(optimizer, steps)
-    mean, std = module.mean.to(data.device), module.std.to(data.device)
-    mixed = config.trainer.precision == "bf16-mixed"
+    begun = now()
     for _, (images, labels) in zip(range(steps), data.train_dataloader(), strict=False):
-        with torch.autocast(data.device.type, torch.bfloat16, enabled=mixed):
-            loss = module.criterion(network((images - mean) / std), labels)
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            loss = module.criterion(module(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
+    loss.item()
+    return now() - begun
+
+
+def measure(settings: Settings) -> list[Row]:
+    """An epoch of each network, both ways in turn."""
+    rows = []
+    for name, overrides in NETWORKS.items():
+        config = configuration(settings.device, *overrides)
+        data = build_data(config)
+        data.load()
+        module = build_classifier(config, data)
+        steps = int(config.trainer.limit_train_batches)
+        images = steps * config.data.batch_size
+        times: dict[str, list[float]] = {"framework": [], "bare": []}
+        for number in range(settings.rounds + 1):
+            for way, function in (("framework", framework), ("bare", bare_loop)):
+                seconds = function(config, module, data, settings.now)
+                if number:  # the first round loads and compiles
+                    times[way].append(seconds)
+        bare, ours = times["bare"], times["framework"]
+        added = [1000 * (a - b) / steps for a, b in zip(ours, bare, strict=True)]
+        rows += [
+            Row(f"{name}, {config.trainer.precision}: bare loop", [images / s for s in bare], "images/s"),
+            Row(f"{name}: train.py's path", [images / s for s in ours], "images/s"),
+            ratio(
+                f"{name}: of the bare loop's images/s", bare, ours, ("≥", 0.95) if "narrow" in name else None
+            ),
+            Row(f"{name}: added to a step", added, "ms", ("≤", 0.8) if "tiny" in name else None),
+        ]
+    return rows

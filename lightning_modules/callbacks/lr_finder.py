@@ -101,7 +101,7 @@ class LearningRateFinder(Callback):
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """A tenth of the rate at which the smoothed loss was lowest; from there on it was too high.
+    """A fifth of the rate at which the smoothed loss was lowest, which lags behind the loss itself.
 
     Args:
         rates: of the steps, growing.
@@ -116,4 +116,4 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
             f"callbacks.lr_finder: the loss falls at no rate from {rates[0]:.2g} to {rates[-1]:.2g}; look at "
             "the data, or choose callbacks.lr_finder.lowest and highest"
         )
-    return float(f"{rates[lowest] / 10:.3g}")
+    return float(f"{rates[lowest] / 5:.3g}")

@@ -9,9 +9,9 @@ from lightning_modules.callbacks import LearningRateFinder
 from lightning_modules.callbacks.lr_finder import suggest
 
 
-def test_the_rate_is_a_tenth_of_that_with_the_lowest_loss():
-    assert suggest([0.001, 0.01, 0.1, 1.0], [2.3, 2.0, 1.0, 4.0]) == 0.01
-    assert suggest([0.001, 0.01, 0.1, 1.0], [2.3, 2.0, 1.0, math.nan]) == 0.01
+def test_the_rate_is_a_fifth_of_that_with_the_lowest_loss():
+    assert suggest([0.001, 0.01, 0.1, 1.0], [2.3, 2.0, 1.0, 4.0]) == 0.02
+    assert suggest([0.001, 0.01, 0.1, 1.0], [2.3, 2.0, 1.0, math.nan]) == 0.02
 
 
 @pytest.mark.parametrize("losses", [[2.3, 2.4, 2.5], [math.nan, 1.0, 0.5]])
