@@ -1,8 +1,8 @@
 """The MNIST example of the popular Lightning–Hydra template beside its network trained here.
 
 The stand-in is written from what the template's files define: a dense network 784–64–128–64–10 with batch
-normalisation, Adam at 0.001, batches of 128, each image through PIL, ``ToTensor`` and ``Normalize``, torchmetrics
-in every step, logged to the progress bar. Without MNIST under $DATA_ROOT it is given the 5,000 digits, eight times.
+normalisation, Adam at 0.001, batches of 128, each image through PIL, ``ToTensor`` and ``Normalize``,
+torchmetrics in every step, logged for the progress bar. Both are given the 5,000 digits, eight times.
 """
 
 import torch

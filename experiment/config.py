@@ -37,7 +37,12 @@ def run_config(composed: DictConfig) -> DictConfig:
 def choices(hydra_config: DictConfig) -> dict[str, str]:
     """Group → option of a configuration, from its ``hydra`` node, without the groups of Hydra itself."""
     chosen = hydra_config.runtime.choices
-    return {str(group): option for group, option in chosen.items() if "hydra/" not in group and option}
+    follows = "trainer/last"  # the choice of trainer once more
+    return {
+        str(group): option
+        for group, option in chosen.items()
+        if option and "hydra/" not in group and group != follows
+    }
 
 
 def digest(config: DictConfig) -> str:
@@ -48,6 +53,8 @@ def digest(config: DictConfig) -> str:
     plain.pop("metrics", None)  # they are asked of a result: no other training for another question
     del plain["data"]["download"]
     plain["data"].pop("cache", None)
+    if plain["data"].get("fold") is None:  # so have sweeps of before there were any
+        plain["data"] = {k: v for k, v in plain["data"].items() if k not in ("fold", "folds")}
     plain["callbacks"].pop("interruption", None)
     for key in ("every_minutes", "every_steps"):  # when something is saved changes nothing
         (plain["callbacks"].get("checkpoint") or {}).pop(key, None)

@@ -124,7 +124,8 @@ class FolderSweeper(Sweeper):
             code = 0
             for todo in sweep.rounds():
                 if todo:
-                    print(f"{len(todo)} job{'s' * (len(todo) > 1)} → {sweep.folder}", flush=True)
+                    jobs = f"{len(todo)} job{'s' * (len(todo) > 1)}"
+                    print(f"{jobs} → {os.path.relpath(sweep.folder)}", flush=True)
                 with sweep.watched():
                     code = self._launch(todo)
                 if code:

@@ -293,23 +293,24 @@ def _short_name(node: DictConfig) -> str:
 
 
 def _log_hyperparameters(trainer: Trainer, run: Run, results: dict[str, Any]) -> None:
-    """Show the run in TensorBoard's HPARAMS tab: what is, or would be, swept against what came out."""
+    """Show the run in TensorBoard's HPARAMS tab, a job of a sweep with as many columns as a single run."""
+    from torch.utils.tensorboard.summary import hparams
+
     groups = ("model", "data", "optimizer", "scheduler", "loss")
     flat = flatten(run.config)
-    varied = {key: flat.get(key, text) for key, text in swept(run).items()}
-    if not varied:
-        varied = {group: _short_name(run.config[group]) for group in groups if group != "data"}
-        varied |= {
-            key: value
-            for key, value in flat.items()
-            if key.startswith((*groups, "seed", "trainer.max_epochs"))
-            and not key.endswith(("_target_", "root", "download"))
-            and value is not None
-        }
-    shown = {key: str(value) if isinstance(value, list) else value for key, value in varied.items()}
+    kept = (*(f"{group}." for group in groups), "seed", "trainer.max_epochs")
+    left_out = ("_target_", "root", "download", "cache")
+    shown: dict[str, Any] = {group: _short_name(run.config[group]) for group in groups if group != "data"}
+    shown |= {k: v for k, v in flat.items() if k.startswith(kept) and not k.endswith(left_out)}
+    shown |= {key: flat.get(key, text) for key, text in swept(run).items()}
+    shown = {key: str(v) if isinstance(v, list) else v for key, v in shown.items() if v is not None}
     names = [f"{stage}_{key}" for stage in ("test", "val") for key in (*results["metrics"], "loss")]
     final = {f"final/{name}": results[name] for name in names if results.get(name) is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(shown, final)
+            logger.log_hyperparams(shown)
+            logger.log_metrics(final)
+            # without the first summary, which one run would give for all, TensorBoard collects the columns
+            for summary in hparams(shown, final)[1:]:  # type: ignore[no-untyped-call]
+                logger.experiment._get_file_writer().add_summary(summary)
             logger.finalize("success")

@@ -59,6 +59,7 @@ WRONG = {
         seed=one | expected int
         seed=1e3 | expected int
         seed=-1 | expected int in [0
+        data.fold=5 | with data.folds=5 there are 0 to 4
         seed=[1] | expected int
         seed={a:1} | seed is missing
         seed=0,1 | add -m

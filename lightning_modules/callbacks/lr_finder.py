@@ -3,13 +3,14 @@
 import copy
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
 
 from experiment.errors import UserError
 from lightning_modules.classifier import Classifier
@@ -71,8 +72,8 @@ class LearningRateFinder(Callback):
 
     def _take(self, module: LightningModule, rate: float) -> None:
         assert isinstance(module, Classifier)
-        self.rate = rate
-        module.make_optimizer = partial(module.make_optimizer, lr=rate)
+        self.rate, make = rate, cast(Callable[..., Optimizer], module.make_optimizer)
+        module.make_optimizer = partial(make, lr=rate)
 
     def _test(self, trainer: Trainer, module: Classifier) -> Iterator[float]:
         """The smoothed loss before each step."""
