@@ -23,6 +23,7 @@ from experiment.results import table
 from experiment.run import Run
 from experiment.schema import chosen_metrics, flatten
 from experiment.sweep import swept
+from experiment.terminal import loading
 from experiment.worker import PREEMPTED, be_parent, end_with_parent, ending_on_signals, requeue_slurm_job
 from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
 from lightning_modules.callbacks.extension import Extension
@@ -104,7 +105,8 @@ def evaluate(
     config.trainer.update({"accelerator": "auto", "devices": 1, "strategy": "auto", "num_nodes": 1})
     config.trainer.profiler = None
     data = build_data(config)
-    data.load()
+    with loading(data.dataset):
+        data.load()
     _check_data(run, data)
     trainer, module = build_trainer(config, run.folder), build_classifier(config, data)
     return test(trainer, module, data, checkpoint, predictions)
@@ -122,7 +124,8 @@ def _quieten_lightning() -> None:
 def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     seed_everything(config.seed, workers=True, verbose=False)
     data = build_data(config)
-    data.load()
+    with loading(data.dataset):
+        data.load()
     _check_data(run, data)
     _check_metrics(config, data)
     module = build_classifier(config, data)
