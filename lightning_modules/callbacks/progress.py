@@ -25,6 +25,14 @@ def seconds_left(trainer: Trainer, seconds: float, steps: int) -> float | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def epoch_name(trainer: Trainer) -> str:
+    """Which epoch the trainer is in, such as ``epoch  7/20``."""
+    epochs = trainer.max_epochs
+    if epochs is None or epochs < 0:
+        return f"epoch {trainer.current_epoch + 1}"
+    return f"epoch {trainer.current_epoch + 1:>{len(str(epochs))}}/{epochs}"
+
+
 class Progress(ProgressBar):
     """Shows epoch, part of it that is done, loss, speed and what time is left.
 
@@ -73,7 +81,7 @@ class Progress(ProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
         self._epoch_began, self._images = time.monotonic(), 0
-        self._draw(self._epoch(trainer), 0, self.total_train_batches)
+        self._draw(epoch_name(trainer), 0, self.total_train_batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -85,7 +93,7 @@ class Progress(ProgressBar):
         now = time.monotonic()
         left = seconds_left(trainer, now - self._began, trainer.global_step - self._first_step)
         self._draw(
-            self._epoch(trainer),
+            epoch_name(trainer),
             batch_idx + 1,
             self.total_train_batches,
             f"loss {float(outputs['loss']):.4f}",
@@ -104,7 +112,7 @@ class Progress(ProgressBar):
         """Show how far the validation is."""
         if self._is_due():
             total = trainer.num_val_batches[dataloader_idx]
-            self._draw(f"{self._epoch(trainer)}, validation", batch_idx + 1, total)
+            self._draw(f"{epoch_name(trainer)}, validation", batch_idx + 1, total)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Erase the line."""
@@ -121,12 +129,6 @@ class Progress(ProgressBar):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Erase the line."""
         self._erase()
-
-    def _epoch(self, trainer: Trainer) -> str:
-        epochs = trainer.max_epochs
-        if epochs is None or epochs < 0:
-            return f"epoch {trainer.current_epoch + 1}"
-        return f"epoch {trainer.current_epoch + 1:>{len(str(epochs))}}/{epochs}"
 
     def _is_due(self) -> bool:
         return self._is_on and time.monotonic() - self._drawn_at >= REFRESH
