@@ -22,6 +22,7 @@ from experiment.results import table
 from experiment.run import Run
 from experiment.schema import chosen_metrics, flatten
 from experiment.sweep import swept
+from experiment.terminal import loading
 from experiment.worker import PREEMPTED, be_parent, end_with_parent, ending_on_signals, requeue_slurm_job
 from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
 from lightning_modules.callbacks.extension import Extension
@@ -240,7 +241,8 @@ def _load_data(config: DictConfig, run: Run) -> ImageDataModule:
         UserError: if it is not what the run was trained on.
     """
     data = build_data(config)
-    data.load()
+    with loading(data.dataset):
+        data.load()
     before = run.provenance.get("data", {}).get("fingerprint", data.fingerprint)
     if before != data.fingerprint:
         raise UserError(
