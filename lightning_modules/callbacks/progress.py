@@ -1,7 +1,6 @@
 """Where a training is, on one line of a terminal."""
 
 import logging
-import shutil
 import sys
 import time
 import warnings
@@ -11,9 +10,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 
+from experiment.terminal import ERASE, width
+
 REFRESH = 0.1
 """Seconds between two pictures of the line; each looks at a loss, which waits for the device."""
-ERASE = "\r\033[K"
 
 
 def seconds_left(trainer: Trainer, seconds: float, steps: int) -> float | None:
@@ -70,14 +70,13 @@ class Progress(ProgressBar):
             warnings.showwarning = self._show_warning
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """As :meth:`teardown`, which Lightning leaves out after a failure; answer Ctrl-C at once."""
+        """As :meth:`teardown`, which Lightning leaves out after a failure."""
         self.teardown(trainer, pl_module, "")
-        if self._is_on and isinstance(exception, KeyboardInterrupt):
-            print("stopping …", file=sys.stderr, flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._began, self._first_step = time.monotonic(), trainer.global_step
+        self._epoch_began = self._began  # a run that goes on within an epoch does not start it
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
@@ -138,15 +137,15 @@ class Progress(ProgressBar):
         """Replace the line; figures that find no room on it are left out, the last ones first."""
         if not self._is_on:
             return
-        room = shutil.get_terminal_size().columns - 1
+        most = width()
         shown = [figure for figure in figures if figure]
-        while shown and len("  ".join([name, "100%", *shown])) + 10 > room:
+        while shown and len("  ".join([name, "100%", *shown])) + 10 > most:
             shown.pop()
         part = done / total if total and total != float("inf") else 0.0
         text = "  ".join([f"{part:>4.0%}", *shown])
-        length = max(0, min(30, room - len(name) - len(text) - 2))
+        length = max(0, min(30, most - len(name) - len(text) - 2))
         filled = round(part * length)
-        line = f"{name} {'━' * filled}{'─' * (length - filled)} {text}"[:room]
+        line = f"{name} {'━' * filled}{'─' * (length - filled)} {text}"[:most]
         print(f"{ERASE}{line}", end="", file=sys.stderr, flush=True)
         self._is_drawn, self._drawn_at = True, time.monotonic()
 
