@@ -25,7 +25,7 @@ def problems_of_claims(claims: Sequence[Any], jobs: Sequence[Job]) -> list[str]:
     for given in claims:
         try:
             claim = parse_claim(given)
-        except (TypeError, ValueError, AttributeError) as mistake:
+        except (TypeError, ValueError) as mistake:
             wrong.append(f"claim {given}: {mistake}")
             continue
         if claim.metric not in measured:

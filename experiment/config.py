@@ -37,7 +37,12 @@ def run_config(composed: DictConfig) -> DictConfig:
 def choices(hydra_config: DictConfig) -> dict[str, str]:
     """Group → option of a configuration, from its ``hydra`` node, without the groups of Hydra itself."""
     chosen = hydra_config.runtime.choices
-    return {str(group): option for group, option in chosen.items() if "hydra/" not in group and option}
+    follows = "trainer/last"  # the choice of trainer once more
+    return {
+        str(group): option
+        for group, option in chosen.items()
+        if option and "hydra/" not in group and group != follows
+    }
 
 
 def digest(config: DictConfig) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -29,6 +30,7 @@ from experiment.signature import (
     decorated,
     definition,
     described,
+    names_of,
     qualified,
     signature,
 )
@@ -202,7 +204,13 @@ def refusal(target: str) -> str | None:
         return f"{root} is not a package that is trusted here. If you trust its code: {named}"
     found = definition(target)
     if found is None:
-        return f"there is no such thing: {package} has no {name}"
+        there = names_of(package)
+        if there is not None:
+            return f"there is no such thing: {package} has no {name}.{nearest(name, there)}"
+        if find_spec(root) is not None:
+            return f"there is no such thing: no module {package}"
+        places = "looked for in this folder, in PYTHONPATH and among what is installed"
+        return f"there is no such thing: no package {root}, {places}"
     home = found.module.partition(".")[0]
     if isinstance(found.node, ast.FunctionDef):
         is_registered = f"{found.module}.".startswith(tuple(f"{module}." for module in FUNCTIONS))
@@ -396,7 +404,8 @@ def _faults_of_component(
         if name in ("_target_", "_partial_"):
             continue
         if name not in taken.knobs and not taken.is_open:
-            yield dotted, unknown(dotted, known) if known else f"{dotted}: {target} takes no {name}"
+            own = [f"{key}.{knob}" for knob in taken.knobs]
+            yield dotted, unknown(dotted, known or own)
         elif key.startswith(("callbacks.", "logger.")) and _leaves_run_folder(value):
             yield (
                 dotted,

@@ -120,7 +120,7 @@ class FolderSweeper(Sweeper):
         code = 0
         while todo is not None and not code:
             if todo:
-                print(f"{len(todo)} job{'s' * (len(todo) > 1)} → {sweep.folder}", flush=True)
+                print(f"{len(todo)} job{'s' * (len(todo) > 1)} → {os.path.relpath(sweep.folder)}", flush=True)
             with sweep.watched():
                 code = self._launch(todo)
             todo = None if code else next(rounds, None)
@@ -189,8 +189,6 @@ class FolderSweeper(Sweeper):
         here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH"), *here]))
         be_parent()
-        folder = os.path.relpath(self.config.hydra.sweep.dir)  # type: ignore[union-attr]
-        print(f"{len(todo)} job{'s' * (len(todo) != 1)} → {folder}", file=sys.stderr, flush=True)
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]

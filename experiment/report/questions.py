@@ -137,9 +137,12 @@ def parse_claim(given: Any) -> Claim:
         claimed = sizes[0], sizes[-1]
         if is_ratio and sizes[0] <= 0:
             raise ValueError("a factor is positive")
-    if not given.get("contrasts"):
+    listed = given.get("contrasts") or []
+    if not listed:
         raise ValueError("no contrasts")
-    contrasts = tuple({str(k): float(v) for k, v in contrast.items()} for contrast in given["contrasts"])
+    if not isinstance(listed, list) or not all(isinstance(contrast, Mapping) for contrast in listed):
+        raise ValueError("contrasts is a list of comparisons such as {seed=0: 1, seed=1: -1}")
+    contrasts = tuple({str(k): float(v) for k, v in contrast.items()} for contrast in listed)
     for contrast in contrasts:
         if abs(total := math.fsum(contrast.values())) > 1e-9 * max(map(abs, contrast.values())):
             raise ValueError(f"the weights of {contrast} sum to {total:g}: a comparison's sum to 0")
