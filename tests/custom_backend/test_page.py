@@ -1,4 +1,4 @@
-"""The Python blocks of docs/custom_backend.md and contributing.md run, in order, and excerpts are the code."""
+"""The Python blocks of custom_backend.md and contributing.md run, in order, and excerpts are the code."""
 
 import inspect
 import re
