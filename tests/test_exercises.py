@@ -380,6 +380,12 @@ BUGS = [
         "l * a * (np.exp(x[x <= 0]) - 1)",
         "∂L/∂x has y itself where x ≤ 0",
     ),
+    (
+        "selu",
+        "l * a * np.exp(x[x <= 0])",
+        "selu_forward(x[x <= 0]) + l * a",
+        "∂L/∂x is right on ordinary inputs, but not for x far below −12, where y . λ α loses",
+    ),
     ("selu", "slope * grad", "slope", "∂L/∂x is missing the factor g"),
     (
         "selu",

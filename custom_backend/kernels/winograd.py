@@ -13,9 +13,9 @@ neural networks (2016), F(2 × 2, 3 × 3).
 Tiles lie two pixels apart. That each sum runs over contiguous memory, images have even and odd columns apart,
 (C, H, 2, W / 2, N); an array of transformed tiles is (4, 4, channels, rows, columns, batch).
 
-The sums bring a pixel into outputs whose window does not see it, where it cancels but for rounding. So an
-infinity would make NaN of its neighbours, and a number of 10³⁰ noise of 10²². An array that holds one is left to
-im2col, see `suits`.
+The sums bring a pixel into outputs whose window does not see it, where it cancels but for rounding. An
+infinity would make NaN of its neighbours, and a number of 10³⁰ noise of 10²²: an array that holds one is left
+to im2col, see `suits`.
 """
 
 from typing import Any
