@@ -50,7 +50,7 @@ CLASSES = {
 UNSUITABLE = {
     "StochasticWeightAveraging": "the test would not use its weights; EMAWeightAveraging's are tested",
     "BatchSizeFinder": "the size of a batch is part of what a run is; try data.batch_size=…",
-    "LearningRateFinder": "it looks for a model.lr; sweep instead: -m optimizer.lr=1e-4,1e-3,1e-2",
+    "LearningRateFinder": "it looks for a model.lr; ours is exact on resume: callbacks=lr_finder",
     "ModelPruning": "it renames the weights, and no checkpoint could be read again",
     "BaseFinetuning": "it needs a network of a backbone and a head",
     "OnExceptionCheckpoint": "checkpoints/last.ckpt is written anyway",
@@ -379,7 +379,9 @@ def _knobs(key: str, node: Mapping[str, Any], component: Component) -> Signature
         knobs[name] = KNOBS.get(central, described(knob, remark))
     if key == "model":
         knobs = {"engine": KNOBS["model.engine"]} | knobs
-    return Signature(knobs, found.required, found.is_open)
+    # what Lightning's callbacks pass on, such as functions, no YAML file can hold
+    is_open = found.is_open and not str(node["_target_"]).startswith("lightning.pytorch.callbacks.")
+    return Signature(knobs, found.required, is_open)
 
 
 def _faults_of_component(
@@ -416,6 +418,12 @@ def _faults_of_component(
                 yield from _faults_of_component(inner, target_node, NESTED, {})
         elif name in taken.knobs and (line := taken.knobs[name].problem(dotted, value)):
             yield dotted, line
+    if (
+        key == "data"
+        and (fold := node.get("fold")) is not None
+        and not fold < (folds := node.get("folds", 5))
+    ):
+        yield "data.fold", f"data.fold={fold}: with data.folds={folds} there are 0 to {folds - 1}"
     if "dataset" in node and key == "data" and (reason := _refusal_of_data(str(node["dataset"]))):
         yield "data.dataset", f"data.dataset={node['dataset']}: {reason}"
     for name in sorted(taken.required - set(node)) if not is_partial else []:
