@@ -404,6 +404,7 @@ BUGS = [
     ),
     ("dropout", "np.where(u < p, 0, grad / (1 - p))", "(grad / (1 - p))", "∂L/∂x is missing the mask"),
     ("adam", "m / (1 - b1 ** step)", "m", "parameter is missing the bias correction of m"),
+    ("adam", " ** step", "", "parameter corrects the bias with 1 − β in every step"),
     ("adam", "(np.sqrt(v_hat) + eps)", "np.sqrt(v_hat + eps)", "parameter has ε inside the root"),
     ("adam", "parameter - lr", "parameter + lr", "parameter walks uphill"),
     ("adam", "grad * grad", "grad", "exp_avg_sq averages g where"),
