@@ -145,6 +145,7 @@ IMAGE = np.zeros((3, 5, 5, 2), np.float32)
         (cb.AdaptiveAvgPool2d(1), IMAGE[:, :0], r"at least one entry along every axis, got .*'height': 0"),
         (cb.ReLU(), IMAGE[:0], r"ReLU\(.*\): expected at least one entry along every axis"),
         (cb.Conv2d(3, 4, 3), IMAGE.astype(np.int64), r"expected float32 or float64, got int64"),
+        (cb.ReLU(), None, r"ReLU\(.*\): expected an array, got NoneType"),
         (cb.ReLU(), IMAGE.astype(np.float16), r"expected float32 or float64, got float16"),
         (
             cb.Conv2d(3, 4, 3),
@@ -220,6 +221,10 @@ def test_wrong_input_names_layer_expected_and_got(layer, x, message):
         ),
         (lambda: cb.LeakyReLU(float("nan")), r"LeakyReLU\(.*\): expected a number negative_slope, got nan"),
         (lambda: cb.SGD(lr=-1), r"SGD\(.*\): expected a number lr in \[0, inf\], got -1"),
+        (
+            lambda: cb.Adam(betas=0.9),
+            r"Adam\(.*\): expected betas, two numbers in \[0, 1\), got 0.9",
+        ),
         (
             lambda: cb.Adam(betas=(0.9, 1)),
             r"Adam\(.*\): expected betas, two numbers in \[0, 1\), got \(0.9, 1\)",
