@@ -99,7 +99,8 @@ def _reason(mistake: Exception) -> str:
         meant, there = nearest(option, mistake.options), ", ".join(mistake.options)
         return f"a list of defaults names {group}={option}: no such option.{meant} Options: {there}"
     message = " ".join(str(mistake).partition("\nSee ")[0].split())
-    if found := re.match(r"In '(.+?)': Could not override '/?([^'@]+)(@?)", message):
+    words = "(?:Could not override '/?|.* No earlier Group Default for ')"  # of Hydra 1.3 and 1.4
+    if found := re.match(rf"In '(.+?)': {words}([^'@]+)(@?)", message):
         file, group, is_nested = found.groups()
         meant = nearest(group, [*COMPONENTS, "trainer", "hydra/launcher", "hydra/sweeper"])
         if is_nested:
@@ -207,7 +208,7 @@ def _problems_of_mode(overrides: list[Override], multirun: bool) -> Iterator[str
                 f"{_line(override)}: resume= takes everything from the run's folder; leave this out. "
                 f"Only {', '.join(CHANGEABLE)} may change"
             )
-        if is_dry and key == "hydra/sweeper" and override.value() != "folder":
+        if is_dry and key == "hydra/sweeper" and override.value() not in ("folder", "halving"):
             yield f"sweep.dry_run=true: {override.value()} draws its jobs only while it runs; leave this out"
         if multirun and key == "resume":
             yield "resume= continues one run: leave -m out"

@@ -280,7 +280,9 @@ def _knobs(key: str, node: Mapping[str, Any], component: Component) -> Signature
         knobs[name] = KNOBS.get(central, described(knob, remark))
     if key == "model":
         knobs = {"engine": KNOBS["model.engine"]} | knobs
-    return Signature(knobs, found.required, found.is_open)
+    # what Lightning's callbacks pass on, such as functions, no YAML file can hold
+    is_open = found.is_open and not str(node["_target_"]).startswith("lightning.pytorch.callbacks.")
+    return Signature(knobs, found.required, is_open)
 
 
 def _faults_of_component(

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("outputs/*.md")])
 DOORS = ("train.py", "evaluate.py", "report.py", "predict.py", "export.py")
 # tried in tests of their own, not to be had everywhere, or (bfloat16) twenty times slower on some processors
-ELSEWHERE = ("ray", "submitit", "optuna", "ddp", "bf16")
+ELSEWHERE = ("ray", "submitit", "optuna", "halving", "lr_finder", "ddp", "bf16")
 
 
 def commands(page: Path) -> list[str]:
@@ -85,6 +85,14 @@ def test_every_training_starts_as_written(arguments, tmp_path, monkeypatch, run_
         small = ["sweep.dry_run=true"] if "-m" in own else ["data=mnist_mini", *small]
     done = run_door("train.py", *own, *small)
     assert done.code in (0, None), done.err
+
+
+def test_a_mistake_is_answered_as_written(run_door):
+    (shown,) = re.findall(
+        r"```console\n\$ python (train.py .*)\n(error: .*)\n```", (ROOT / "README.md").read_text()
+    )
+    done = run_door(*shown[0].split())
+    assert (done.code, done.err) == (1, f"{shown[1]}\n")
 
 
 def test_a_run_is_used_as_the_readme_says(tmp_path, monkeypatch, run_door):

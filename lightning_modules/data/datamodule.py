@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -321,10 +321,14 @@ class ImageDataModule(LightningDataModule):
         """Images to train on, validate with and test with: ``train``, ``val``, ``test``."""
         return {part: len(indices) for part, indices in self._indices.items()}
 
-    @property
-    def test_indices(self) -> Tensor:
-        """(N,) int64: which image of the official test set is the first, the second, … to be tested."""
-        return self._indices["test"]
+    def test_order(self, sizes: Sequence[int]) -> Tensor:
+        """(N,) int64: which official test images the processes tested, the r-th of them ``sizes[r]``."""
+        order, world_size = self._indices["test"], len(sizes)
+        return torch.cat([order[rank::world_size][:size] for rank, size in enumerate(sizes)])
+
+    def test_images(self, indices: Tensor) -> Tensor:
+        """(n, C, H, W) uint8 images of the official test set."""
+        return self._data.test_images[indices]
 
     @property
     def mean(self) -> tuple[float, ...]:
