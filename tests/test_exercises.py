@@ -380,6 +380,12 @@ BUGS = [
         "l * a * (np.exp(x[x <= 0]) - 1)",
         "∂L/∂x has y itself where x ≤ 0",
     ),
+    (
+        "selu",
+        "l * a * np.exp(x[x <= 0])",
+        "selu_forward(x[x <= 0]) + l * a",
+        "∂L/∂x is right on ordinary inputs, but not for x far below −12, where y . λ α loses",
+    ),
     ("selu", "slope * grad", "slope", "∂L/∂x is missing the factor g"),
     (
         "selu",
@@ -398,6 +404,7 @@ BUGS = [
     ),
     ("dropout", "np.where(u < p, 0, grad / (1 - p))", "(grad / (1 - p))", "∂L/∂x is missing the mask"),
     ("adam", "m / (1 - b1 ** step)", "m", "parameter is missing the bias correction of m"),
+    ("adam", " ** step", "", "parameter corrects the bias with 1 − β in every step"),
     ("adam", "(np.sqrt(v_hat) + eps)", "np.sqrt(v_hat + eps)", "parameter has ε inside the root"),
     ("adam", "parameter - lr", "parameter + lr", "parameter walks uphill"),
     ("adam", "grad * grad", "grad", "exp_avg_sq averages g where"),
