@@ -18,10 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiment.errors import UserError
-from experiment.instantiate import instantiate
+from experiment.instantiate import chosen_metrics, instantiate
 from experiment.metrics import row as metric_row
 from experiment.run import Run
-from experiment.schema import chosen_metrics
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
 from lightning_modules.callbacks import Interruption, Progress

@@ -16,11 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from experiment.entry_point import argument
 from experiment.errors import UserError
 from experiment.files import sha256
+from experiment.instantiate import chosen_metrics
 from experiment.metrics import Predictions, rows, write_predictions
 from experiment.metrics.logits import recalls
 from experiment.results import table
 from experiment.run import Run
-from experiment.schema import chosen_metrics, flatten
+from experiment.schema import flatten
 from experiment.sweep import swept
 from experiment.terminal import loading
 from experiment.worker import PREEMPTED, be_parent, end_with_parent, ending_on_signals, requeue_slurm_job

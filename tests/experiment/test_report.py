@@ -72,7 +72,7 @@ def damage(name: str, change: Callable[[str], str]) -> Callable[[Path], None]:
     ("harm", "reason"),
     [
         (damage("provenance.json", lambda text: text[:40]), "provenance.json is damaged"),
-        (damage("provenance.json", lambda text: "[]"), "TypeError"),
+        (damage("provenance.json", lambda text: "[]"), "holds no names with values"),
         (damage("results.json", lambda text: text[:-5]), "results.json is damaged"),
         (damage("metrics.csv", lambda text: text[:-3]), "metrics.csv is half-written"),
         (damage("metrics.csv", lambda text: text.rsplit("\n", 2)[0] + "\n"), "metrics.csv has 2 epochs"),
