@@ -186,31 +186,32 @@ DRAWN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def test_digits_are_read_however_they_are_drawn(
     reader_of_digits: Run, run_door: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    digits, labels = (part[::8] for part in (mnist_mini().test_images, mnist_mini().test_labels))
-    right = {}
-    for way, draw in {"as MNIST": lambda digit: digit, **DRAWN}.items():
-        (tmp_path / way).mkdir()
+    digits, labels = (part[::10] for part in (mnist_mini().test_images, mnist_mini().test_labels))
+    ways = {"as MNIST": lambda digit: digit, **DRAWN}
+    for way, draw in ways.items():
+        (tmp_path / "images" / way).mkdir(parents=True)
         for number, digit in enumerate(digits[:, 0].numpy()):
-            Image.fromarray(draw(digit)).save(tmp_path / way / f"{number:03}.png")
-        done = run_door(
-            "predict.py", f"run={reader_of_digits.folder}", f"images={tmp_path / way}", f"out={tmp_path}"
-        )
-        assert done.code == 0
-        found = rows(tmp_path / "predictions.csv")
-        right[way] = sum(
-            row["predicted"] == str(label) for row, label in zip(found, labels.tolist(), strict=True)
-        )
-        assert {row["changes"] for row in found} == {
-            "as MNIST": {""}, "black on white": {"inverted"}, "thick and black": {"inverted centred"},
-            "on paper": {"inverted centred"},
-        }.get(way, {"centred"})  # fmt: skip
-        assert (way == "as MNIST") == ("125 of 125 images were" not in caplog.text)
-        assert "unlike" not in caplog.text
-        caplog.clear()
-    assert right["as MNIST"] > 110
+            Image.fromarray(draw(digit)).save(tmp_path / "images" / way / f"{number:03}.png")
+    run, images = reader_of_digits.folder, tmp_path / "images"
+    assert run_door("predict.py", f"run={run}", f"images={images}", f"out={tmp_path}").code == 0
+    right, changes = dict.fromkeys(ways, 0), {way: set() for way in ways}
+    for row in rows(tmp_path / "predictions.csv"):
+        path = Path(row["image"])
+        right[path.parent.name] += row["predicted"] == str(int(labels[int(path.stem)]))
+        changes[path.parent.name].add(row["changes"])
+    assert changes == {way: {"centred"} for way in ways} | {
+        "as MNIST": {""}, "black on white": {"inverted"}, "thick and black": {"inverted centred"},
+        "on paper": {"inverted centred"},
+    }  # fmt: skip
+    assert "300 of 800 images were inverted" in caplog.text
+    assert "600 of 800 images were cut out" in caplog.text
+    assert "unlike" not in caplog.text
+    assert right["as MNIST"] > 88
+    # which of the two is dark makes no difference; a thick pen does, which fills the holes of an 8
     assert right["black on white"] == right["as MNIST"]
+    assert right["thick and black"] == right["thick"]
     for way, number in right.items():
-        assert number >= right["as MNIST"] - (8 if "thick" in way else 5), right
+        assert number >= right["as MNIST"] - (6 if "thick" in way else 4), right
 
 
 def test_what_is_asked_for_is_done_and_not_warned_of(
