@@ -54,7 +54,7 @@ def trained(tmp_path_factory) -> Callable[..., Run]:
 
 
 @pytest.fixture
-def run_door(
+def run_entry_point(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., SimpleNamespace]:
     """Call a script in this process, where torch is imported already: its code, out and err."""

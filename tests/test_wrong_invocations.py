@@ -187,12 +187,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("script", "arguments", "message"), CASES)
-def test_it_is_told(script, arguments, message, folder, run_door, monkeypatch):
+def test_it_is_told(script, arguments, message, folder, run_entry_point, monkeypatch):
     if "unreadable" in arguments and os.access(folder / "unreadable" / "config.yaml", os.R_OK):
         pytest.skip("this user may read everything")
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    done = run_door(script, *shlex.split(arguments.replace("LONG", LONG)))
+    done = run_entry_point(script, *shlex.split(arguments.replace("LONG", LONG)))
     assert done.code == 1
     assert message in done.err
     assert "Traceback" not in done.err

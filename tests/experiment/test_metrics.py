@@ -194,8 +194,8 @@ def test_a_key_is_taken_once(key: str):
         ("model=[mnist,baseline]", "takes one option"),
     ],
 )
-def test_a_wrong_choice_is_answered_before_anything_begins(overrides: str, message: str, run_door):
-    done = run_door("train.py", *overrides.split())
+def test_a_wrong_choice_is_answered_before_anything_begins(overrides: str, message: str, run_entry_point):
+    done = run_entry_point("train.py", *overrides.split())
     assert done.code == 1
     assert message in done.err
 

@@ -257,7 +257,7 @@ def test_the_course_report_stands_beside_ours(tmp_path):
     assert text.count("figures/published-") == 3
 
 
-# the door
+# the entry point
 
 
 def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -271,7 +271,7 @@ def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_door_writes_the_report_and_replaces_an_earlier_one(tmp_path):
+def test_the_entry_point_writes_the_report_and_replaces_an_earlier_one(tmp_path):
     folder = write_sweep(tmp_path / "s", {"0.0": [0.9, 0.91], "0.5": [0.92, 0.931]}, [HELPS])
     write_report([folder], None)
     (folder / "report" / "report.md").write_text("old")
@@ -285,7 +285,7 @@ def test_the_door_writes_the_report_and_replaces_an_earlier_one(tmp_path):
     assert not list(folder.glob(".report-*"))
 
 
-def test_the_door_refuses_with_a_message(tmp_path):
+def test_the_entry_point_refuses_with_a_message(tmp_path):
     folder = write_sweep(tmp_path / "s", {"0.0": [0.9]})
     for arguments, message in (
         ([], "which runs?"),
