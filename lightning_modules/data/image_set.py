@@ -72,12 +72,10 @@ def fingerprint(
 
 def _rows(images: NDArray[np.uint8]) -> Tensor:
     """Those of :class:`Statistics` for some images."""
-    hashes = [hashlib.blake2b(image.data, digest_size=8).digest() for image in images]
-    pixels = torch.from_numpy(images).flatten(2).int()
-    return torch.cat(
-        [torch.frombuffer(bytearray(b"".join(hashes)), dtype=torch.int64).unsqueeze(1),
-         pixels.sum(2), pixels.square().sum(2)], dim=1
-    )  # fmt: skip
+    hashes = b"".join(hashlib.blake2b(image.data, digest_size=8).digest() for image in images)
+    pixels = images.reshape(*images.shape[:2], -1)
+    sums = pixels.sum(2, dtype=np.int64), np.einsum("ncp,ncp->nc", pixels, pixels, dtype=np.int64)
+    return torch.from_numpy(np.hstack([np.frombuffer(hashes, np.int64)[:, None], *sums]))
 
 
 @dataclass(frozen=True, eq=False)
