@@ -19,7 +19,7 @@ from experiment.run import Run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("outputs/*.md")])
-DOORS = ("train.py", "evaluate.py", "report.py", "predict.py", "export.py")
+SCRIPTS = ("train.py", "evaluate.py", "report.py", "predict.py", "export.py")
 # tried in tests of their own, not to be had everywhere, or (bfloat16) twenty times slower on some processors
 ELSEWHERE = ("ray", "submitit", "optuna", "halving", "lr_finder", "ddp", "bf16")
 
@@ -31,8 +31,8 @@ def commands(page: Path) -> list[str]:
 
 
 def calls(page: Path) -> list[list[str]]:
-    """The arguments, script first, of every call of a door on a page."""
-    return [words[1:] for line in commands(page) if (words := shlex.split(line))[1:2] and words[1] in DOORS]
+    """The arguments, script first, of every call of a script on a page."""
+    return [words[1:] for line in commands(page) if (words := shlex.split(line))[1:2] and words[1] in SCRIPTS]
 
 
 TRAININGS = sorted({tuple(call[1:]) for page in PAGES for call in calls(page) if call[0] == "train.py"})
@@ -104,7 +104,7 @@ def test_a_run_is_used_as_the_readme_says(tmp_path, monkeypatch, run_door):
     (tmp_path / "photos").mkdir()
     Image.new("L", (40, 30), 200).save(tmp_path / "photos" / "one.png")
     used = [call for call in calls(ROOT / "README.md") if any("outputs/" in word for word in call)]
-    assert {call[0] for call in used} == {*DOORS}
+    assert {call[0] for call in used} == {*SCRIPTS}
     for script, *arguments in used:
         done = run_door(script, *arguments)
         assert done.code in (0, None), (script, arguments, done.err)

@@ -257,7 +257,7 @@ def test_the_course_report_stands_beside_ours(tmp_path):
     assert text.count("figures/published-") == 3
 
 
-# the door
+# the script
 
 
 def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
