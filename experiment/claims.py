@@ -1,4 +1,4 @@
-"""Whether the jobs of a sweep can answer what it claims; a claim that none can is told before any trains."""
+"""Whether the jobs of a sweep can answer what it claims; if not, none is trained."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
