@@ -67,20 +67,24 @@ class Component:
     Args:
         given: number of leading arguments that the project gives.
         named: arguments that it gives by name.
+        own: keys beside the target's, of :data:`KNOBS`, of which the project makes use itself.
         has_entries: whether the node is a dictionary of components or nulls.
         base: the class from which those derive that can stand here; empty where functions do, too.
     """
 
     given: int = 0
     named: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     has_entries: bool = False
     base: str = ""
 
 
 COMPONENTS = {
-    "model": Component(given=3),
+    "model": Component(given=3, own=("engine",)),
     "data": Component(named=("seed",), base="lightning.pytorch.LightningDataModule"),
-    "optimizer": Component(given=1, base="torch.optim.Optimizer"),
+    "optimizer": Component(
+        given=1, own=("head_lr", "bias_lr", "no_decay_on_norms_and_biases"), base="torch.optim.Optimizer"
+    ),
     "scheduler": Component(given=2),
     "loss": Component(base="torch.nn.Module"),
     "metrics": Component(given=2, has_entries=True),
@@ -128,6 +132,14 @@ KNOBS: dict[str, Knob] = {
         "who computes the layers: torch, or custom_backend on NumPy, CuPy or what fits the device",
         choices=("torch", "auto", "numpy", "cupy"),
     ),
+    # optimizer
+    "optimizer.head_lr": Knob(
+        "float", "learning rate of the last layer's weights; null = lr", "(0, inf)", optional=True
+    ),
+    "optimizer.bias_lr": Knob(
+        "float", "learning rate of norms and biases; null = lr", "(0, inf)", optional=True
+    ),
+    "optimizer.no_decay_on_norms_and_biases": Knob("bool", "no weight decay for norms and biases"),
     # data
     "data.dataset": Knob("str", "which data set; set by data=…"),
     "data.root": Knob("path", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
@@ -142,6 +154,20 @@ KNOBS: dict[str, Knob] = {
     "data.flip": Knob("float", "probability of a horizontal flip", "[0, 1]"),
     "data.jitter": Knob("float", "brightness, contrast and saturation change by up to this factor", "[0, 1]"),
     "data.rotation": Knob("float", "largest random rotation, in degrees", "[0, 180]"),
+    "data.crop_fill": Knob("str", "what a crop finds beside the image", choices=("black", "reflect")),
+    "data.flip_mode": Knob(
+        "str", "flip each image by chance, or in every second epoch", choices=("random", "alternating")
+    ),
+    "data.randaugment": Knob("int", "operations of RandAugment on each image", "[0, inf)"),
+    "data.randaugment_magnitude": Knob("int", "their strength", "[0, 30]"),
+    "data.cutout": Knob("int", "pixels of a side of a black square in each image", "[0, inf)"),
+    "data.mix": Knob(
+        "str", "mix the images of a batch, and labels", choices=("mixup", "cutmix"), optional=True
+    ),
+    "data.mix_alpha": _positive("float", "how even the parts are: 0.2 little, 1 anything"),
+    "data.size_schedule": _positive(
+        "list[int]", "heights of training images, each for an equal part of the epochs", optional=True
+    ),
     "data.image_size": _positive("int", "resize a folder's images to this many pixels a side", optional=True),
     "data.channels": Knob("int", "channels of a folder's images: 1, 3 or 4", "[1, 4]", optional=True),
     "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
@@ -308,6 +334,13 @@ def _faults(plain: Mapping[str, Any], is_composed: bool) -> Iterator[tuple[str, 
                 yield key, f"{key} is missing"
 
 
+def own_keys(group: str, node: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys of a component that its target takes, and those of which the project makes use itself."""
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    own = {key: plain.pop(key) for key in COMPONENTS[group].own if key in plain}
+    return plain, own
+
+
 def problems(config: DictConfig, *, is_composed: bool = False) -> list[str]:
     """Everything that is wrong with a configuration, one line each; see :func:`faults`."""
     return [line for _, line in faults(config, is_composed=is_composed)]
@@ -390,8 +423,7 @@ def _knobs(key: str, node: Mapping[str, Any], component: Component) -> Signature
         remark = _remarks().get((str(node["_target_"]), name), "")
         central = f"{key.partition('.')[0]}.*.{name}" if component.has_entries else f"{key}.{name}"
         knobs[name] = KNOBS.get(central, described(knob, remark))
-    if key == "model":
-        knobs = {"engine": KNOBS["model.engine"]} | knobs
+    knobs = {name: KNOBS[f"{key}.{name}"] for name in component.own} | knobs
     return Signature(knobs, found.required, found.is_open)
 
 

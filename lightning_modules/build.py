@@ -16,18 +16,20 @@ from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.optim import Optimizer
 
 from experiment.errors import UserError
 from experiment.instantiate import instantiate
 from experiment.metrics import row as metric_row
 from experiment.run import Run
-from experiment.schema import chosen_metrics
+from experiment.schema import chosen_metrics, own_keys
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
 from lightning_modules.callbacks import Interruption, Progress
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
+from lightning_modules.optim.groups import parameter_groups
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 
@@ -45,7 +47,7 @@ def build_network(config: DictConfig, image_shape: Shape, num_classes: int) -> n
         UserError: if the engine cannot work here or the network does not fit the images.
     """
     engine = config.model.get("engine", "torch")  # a model of the user's own need not name it
-    node = OmegaConf.masked_copy(config.model, [key for key in config.model if key != "engine"])
+    node, _ = own_keys("model", config.model)
     network: nn.Module
     if engine == "torch":
         network = instantiate(node, nn, image_shape, num_classes)
@@ -73,7 +75,7 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
     return Classifier(
         build_network(config, data.image_shape, len(data.classes)),
         instantiate(config.loss),
-        partial(instantiate, config.optimizer),
+        partial(build_optimizer, config.optimizer),
         partial(instantiate, config.scheduler),
         image_shape=data.image_shape,
         classes=data.classes,
@@ -82,6 +84,16 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         metrics=chosen_metrics(config).values(),
         weighs_batches_alike="metrics" not in config,  # a run of version 0.1
     )
+
+
+def build_optimizer(config: DictConfig, network: nn.Module) -> Optimizer:
+    """The optimizer of what is trained of a network; ``config`` is the run's ``optimizer``."""
+    node, grouping = own_keys("optimizer", config)
+    is_grouped = any(value not in (None, False) for value in grouping.values())
+    is_grouped |= any(hasattr(parameter, "until") for parameter in network.parameters())
+    parameters = parameter_groups(network, **grouping) if is_grouped else network.parameters()
+    optimizer: Optimizer = instantiate(node, parameters)
+    return optimizer
 
 
 def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = None) -> Trainer:

@@ -16,6 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from experiment.errors import UserError
 from experiment.metrics import Labels, Logits, Metric
 from experiment.metrics.acc import acc
+from lightning_modules.data.augment import to_float
 from lightning_modules.data.datamodule import Batch
 from lightning_modules.networks.blocks import Shape
 
@@ -60,7 +61,7 @@ class Classifier(LightningModule):
     Args:
         network: the network.
         criterion: maps (N, K) logits and (N,) int64 targets to a scalar.
-        make_optimizer: builds the optimizer of the network's parameters.
+        make_optimizer: builds the optimizer of a network.
         make_scheduler: builds its learning-rate schedule over a number of steps.
         image_shape: (C, H, W) of the images.
         classes: names of the K classes.
@@ -78,7 +79,7 @@ class Classifier(LightningModule):
         self,
         network: nn.Module,
         criterion: nn.Module,
-        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        make_optimizer: Callable[[nn.Module], Optimizer],
         make_scheduler: Callable[[Optimizer, int], LRScheduler],
         image_shape: Shape,
         classes: Sequence[str],
@@ -107,6 +108,11 @@ class Classifier(LightningModule):
         """(N, C, H, W) images in [0, 1] to (N, K) logits."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
+
+    def initialise_from(self, images: Tensor) -> None:
+        """Show (N, C, H, W) uint8 training images to a network whose first weights depend on some."""
+        if hasattr(self.network, "initialise_from"):
+            self.network.initialise_from((to_float(images) - self.mean) / self.std)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what goes in and what comes out: the weights are of use without the data set."""
@@ -149,6 +155,8 @@ class Classifier(LightningModule):
         images, labels = batch
         logits = self(images)
         loss = self.criterion(logits, labels)
+        if labels.is_floating_point():  # probabilities, of mixed images
+            labels = labels.argmax(dim=1)
         weight = 1 if self.weighs_batches_alike else len(labels)
         self._outputs.setdefault(stage, Outputs()).add(logits, labels, loss, weight)
         return loss, logits
@@ -166,8 +174,13 @@ class Classifier(LightningModule):
         return self._step("test", batch)[1]
 
     def on_train_epoch_start(self) -> None:
-        """Measure anew."""
+        """Measure anew; compute no gradients of what is trained no longer, but had an end of its own."""
         self.measured = {}
+        if self.trainer.world_size == 1:  # several processes count on the gradients that there were
+            done = self.trainer.global_step / self.trainer.estimated_stepping_batches
+            for parameter in self.network.parameters():
+                if getattr(parameter, "until", 1.0) <= done:
+                    parameter.requires_grad_(False)
 
     def on_train_epoch_end(self) -> None:
         """Measure what :meth:`measure` has not been asked for before."""
@@ -217,6 +230,6 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and a schedule laid out over all steps of the training."""
-        optimizer = self.make_optimizer(self.network.parameters())
+        optimizer = self.make_optimizer(self.network)
         scheduler: Any = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,6 +1,6 @@
 """Learning-rate schedules, all stepped after every optimizer step and laid out over the whole training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
@@ -21,6 +21,20 @@ def step(optimizer: Optimizer, total_steps: int, milestones: Sequence[float], ga
         gamma: factor by which the rate falls at a milestone, in (0, 1].
     """
     return MultiStepLR(optimizer, [round(part * total_steps) for part in milestones], gamma)
+
+
+def linear(optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """Fall to zero along a line, a parameter group with an end of its own (``until``) by then.
+
+    Args:
+        optimizer: its rate is that at the start.
+        total_steps: of the whole training.
+    """
+
+    def factor(until: float) -> Callable[[int], float]:
+        return lambda step: max(0.0, 1 - step / (until * total_steps)) if until else 0.0
+
+    return LambdaLR(optimizer, [factor(group.get("until", 1.0)) for group in optimizer.param_groups])
 
 
 def cosine(optimizer: Optimizer, total_steps: int, final_lr: float) -> LRScheduler:

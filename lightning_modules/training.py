@@ -131,6 +131,8 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     module = build_classifier(config, data)
     last = run.resumed_from or run.folder / "checkpoints" / "last.ckpt"
     step = _step(last) if last.exists() else None
+    if step is None:
+        module.initialise_from(data.training_images(5000))
     trainer = build_trainer(config, run.folder, purge_step=step)
     if "trainer.max_epochs" in run.changes:
         trainer.callbacks.insert(0, Extension())  # type: ignore[attr-defined]

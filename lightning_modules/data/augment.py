@@ -6,6 +6,7 @@ Given the same draws, an image equals what torchvision's ``pad``, ``crop``, ``hf
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ class Draws:
     angles: Tensor
     """(N,) float32: degrees, counter-clockwise."""
 
-    def __getitem__(self, images: slice) -> "Draws":
+    def __getitem__(self, images: slice | Tensor) -> "Draws":
         return Draws(self.offsets[images], self.flipped[images], self.factors[images], self.angles[images])
 
 
@@ -49,12 +50,14 @@ class Augmentation:
         flip: probability of a horizontal flip.
         jitter: brightness, contrast and saturation are scaled by factors in [1 - jitter, 1 + jitter].
         rotation: largest angle in degrees, either way; nearest neighbour.
+        crop_fill: what the padding holds: black, or the image reflected at its edges.
     """
 
     crop_padding: int = 4
     flip: float = 0.5
     jitter: float = 0.2
     rotation: float = 15.0
+    crop_fill: Literal["black", "reflect"] = "black"
 
     def draw(self, n: int, generator: Generator) -> Draws:
         """Draw for ``n`` images from a CPU ``generator``; a knob's value changes no other knob's draws."""
@@ -69,7 +72,7 @@ class Augmentation:
         """Augment (N, C, H, W) uint8 images into float32 in [0, 1], on the device they are on."""
         # all that depends on chance alone is worked out where it was drawn: devices cannot disagree about it
         if self.crop_padding or self.flip:
-            images = _crop_and_flip(images, self.crop_padding, draws.offsets, draws.flipped)
+            images = _crop_and_flip(images, self.crop_padding, draws.offsets, draws.flipped, self.crop_fill)
         augmented = to_float(images)
         if self.jitter:
             _jitter(augmented[:, :3], draws.factors.to(images.device))
@@ -80,14 +83,14 @@ IDENTITY = Augmentation(crop_padding=0, flip=0.0, jitter=0.0, rotation=0.0)
 """Changes nothing."""
 
 
-def _crop_and_flip(images: Tensor, padding: int, offsets: Tensor, flipped: Tensor) -> Tensor:
+def _crop_and_flip(images: Tensor, padding: int, offsets: Tensor, flipped: Tensor, fill: str) -> Tensor:
     """One gather of (N, C, H, W) pixels out of the padded images."""
     n, channels, height, width = images.shape
     rows = torch.arange(height) + offsets[:, :1]
     columns = torch.arange(width).expand(n, width)
     columns = torch.where(flipped[:, None], columns.flip(1), columns) + offsets[:, 1:]
     pixels = (rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]).view(n, 1, -1).to(images.device)
-    padded = F.pad(images, (padding,) * 4).flatten(2)
+    padded = F.pad(images, (padding,) * 4, mode="reflect" if fill == "reflect" else "constant").flatten(2)
     return padded.gather(2, pixels.expand(-1, channels, -1)).view(images.shape)
 
 

@@ -4,11 +4,11 @@ import hashlib
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from experiment.errors import UserError
 from experiment.instantiate import load
 from lightning_modules.data.appearance import MEASURED, Appearance
-from lightning_modules.data.augment import IDENTITY, Augmentation, to_float
+from lightning_modules.data.augment import IDENTITY, Augmentation, Draws, to_float
 from lightning_modules.data.image_set import (
     ImageSet,
     find_duplicates,
@@ -27,11 +27,12 @@ from lightning_modules.data.image_set import (
     without_duplicates,
 )
 from lightning_modules.data.sources import SOURCES
+from lightning_modules.data.strong_augment import StrongAugmentation, resized, size_in_epoch
 
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
-"""(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels."""
+"""(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels, or (B, K) probabilities where these are mixed."""
 
 
 def generator(*key: int | str) -> Generator:
@@ -98,6 +99,10 @@ class TrainingBatches:
     """Tells the epoch whenever an iteration begins."""
     start: Callable[[], int] = lambda: 0
     """Tells the step at which it begins: not the first one in an epoch that goes on from a checkpoint."""
+    strong: StrongAugmentation = StrongAugmentation()  # noqa: RUF009 – it cannot be changed
+    classes: int = 0
+    height: Callable[[], int | None] = lambda: None
+    """Tells the height of the epoch's images; None = as they are."""
 
     @property
     def global_batch_size(self) -> int:
@@ -109,13 +114,32 @@ class TrainingBatches:
         return len(self.share.indices) // self.global_batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, size, own = self.epoch(), self.global_batch_size, self.share.own
+        epoch, size, own, height = self.epoch(), self.global_batch_size, self.share.own, self.height()
         shuffled = torch.randperm(len(self.share.indices), generator=generator(self.seed, epoch, "order"))
         order = self.share.indices[shuffled]
+        draw_of_image = torch.rand(len(self.share.labels), generator=generator(self.seed, "first flip"))
+        first_flipped = draw_of_image < self.augmentation.flip
         for step in range(self.start(), len(self)):
             draws = self.augmentation.draw(size, generator(self.seed, epoch, step, "augmentation"))
-            images, labels = self.share.pick(order[step * size : (step + 1) * size][own])
-            yield self.augmentation(images, draws[own]), labels
+            chosen = order[step * size : (step + 1) * size]
+            draws = replace(draws, flipped=self.strong.flipped(draws.flipped, first_flipped[chosen], epoch))
+            images, labels = self._made(chosen, own, draws, epoch, step)
+            if self.strong.mix:
+                if self.share.world_size == 1:
+                    others = images.roll(1, 0), labels.roll(1, 0)
+                else:
+                    others = self._made(chosen, (torch.arange(size)[own] - 1) % size, draws, epoch, step)
+                key = generator(self.seed, epoch, step, "mix")
+                images, labels = self.strong.mixed(images, labels, *others, self.classes, key)
+            yield resized(images, height), labels
+
+    def _made(self, chosen: Tensor, rows: slice | Tensor, draws: Draws, epoch: int, step: int) -> Batch:
+        """Augmented images and their labels: those at ``rows`` of the batch of all processes."""
+        images, labels = self.share.pick(chosen[rows])
+        first, last = (generator(self.seed, epoch, step, when) for when in ("before", "after"))
+        images = self.strong.before(images, rows, len(chosen), first)
+        images = self.augmentation(images, draws[rows])
+        return self.strong.after(images, rows, len(chosen), last), labels
 
 
 class ImageDataModule(LightningDataModule):
@@ -146,6 +170,15 @@ class ImageDataModule(LightningDataModule):
         cache: folder of what was decoded; None = beside the images.
         on_leak: what to do about test images that are also training images, and images of two classes:
             ``warn``, ``error`` or ``drop`` (from the training and validation images).
+        crop_fill: as in :class:`Augmentation`.
+        flip_mode: as in :class:`StrongAugmentation`, like the next five.
+        randaugment: operations of RandAugment on an image.
+        randaugment_magnitude: their strength.
+        cutout: size of a black square.
+        mix: of the images of a batch.
+        mix_alpha: how even the parts are.
+        size_schedule: heights of the training images, each for an equal part of the training; the last one
+            should be their own. None = as they are.
     """
 
     def __init__(
@@ -168,6 +201,14 @@ class ImageDataModule(LightningDataModule):
         background: str = "white",
         cache: str | None = None,
         on_leak: str = "warn",
+        crop_fill: Literal["black", "reflect"] = "black",
+        flip_mode: Literal["random", "alternating"] = "random",
+        randaugment: int = 0,
+        randaugment_magnitude: int = 9,
+        cutout: int = 0,
+        mix: Literal["mixup", "cutmix"] | None = None,
+        mix_alpha: float = 1.0,
+        size_schedule: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -176,7 +217,10 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.train_images = train_images
         self.on_leak = on_leak
-        self.augmentation = Augmentation(crop_padding, flip, jitter, rotation) if augment else None
+        self.augmentation = Augmentation(crop_padding, flip, jitter, rotation, crop_fill) if augment else None
+        strong = StrongAugmentation(flip_mode, randaugment, randaugment_magnitude, cutout, mix, mix_alpha)
+        self.strong = strong if augment else StrongAugmentation()
+        self.size_schedule = size_schedule
         self.options = {
             "root": None if root is None else Path(root).expanduser(),
             "download": download,
@@ -287,6 +331,10 @@ class ImageDataModule(LightningDataModule):
         """Images to train on, validate with and test with: ``train``, ``val``, ``test``."""
         return {part: len(indices) for part, indices in self._indices.items()}
 
+    def training_images(self, n: int) -> Tensor:
+        """The first ``n`` training images, (n, C, H, W) uint8: a fixed shuffle, each class in proportion."""
+        return self._data.train_images[self._indices["train"][:n]]
+
     @property
     def test_indices(self) -> Tensor:
         """(N,) int64: which image of the official test set is the first, the second, … to be tested."""
@@ -331,7 +379,14 @@ class ImageDataModule(LightningDataModule):
         def start() -> int:
             return trainer.fit_loop.batch_idx + 1 if trainer and trainer.training else 0
 
-        return TrainingBatches(self._share("train"), self.augmentation or IDENTITY, self.seed, epoch, start)
+        def height() -> int | None:
+            epochs = trainer.max_epochs if trainer else None
+            return size_in_epoch(self.size_schedule, epoch(), epochs) if epochs else None
+
+        return TrainingBatches(
+            self._share("train"), self.augmentation or IDENTITY, self.seed, epoch, start, self.strong,
+            len(self.classes), height,
+        )  # fmt: skip
 
     def val_dataloader(self) -> EvaluationBatches:
         """Batches of the validation set, which may be none."""
