@@ -10,5 +10,9 @@ setup(
         "experiment.conf",
     ],
     package_dir={"experiment.conf": "conf"},
-    package_data={"experiment.conf": ["**/*.yaml", "**/*.report"], "lightning_modules.data": ["*.npz"]},
+    package_data={
+        "experiment.conf": ["**/*.yaml", "**/*.report"],
+        "experiment.report": ["*.html"],
+        "lightning_modules.data": ["*.npz"],
+    },
 )

@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -74,23 +75,24 @@ def residual_network(nn: Any, widths: tuple[int, ...]) -> Any:
         from lightning_modules.networks.resnet import resnet
 
         return resnet(nn, (3, 32, 32), 10, widths=widths, blocks=2, dropout=0.0, init="torch")
-    layers: list[cb.Layer] = [cb.Conv2d(3, widths[0], 3, padding=1, bias=False)]
-    for inputs, outputs in zip((widths[0], *widths), widths, strict=False):
-        stride = 1 if len(layers) == 1 else 2
-        first = cb.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        second = cb.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        before = [cb.BatchNorm2d(inputs), cb.ReLU()]
-        body = [first, cb.BatchNorm2d(outputs), cb.ReLU(), second]
-        if stride == 1:
-            layers.append(cb.Residual(cb.Sequential(*before, *body)))
-        else:
-            shortcut = cb.Conv2d(inputs, outputs, 1, stride, bias=False)
-            layers += [*before, cb.Residual(cb.Sequential(*body), shortcut)]
-        again = [cb.Conv2d(outputs, outputs, 3, padding=1, bias=False) for _ in range(2)]
-        norms = [cb.BatchNorm2d(outputs), cb.ReLU()]
-        layers.append(cb.Residual(cb.Sequential(*norms, again[0], *norms, again[1])))
-    head = [cb.BatchNorm2d(widths[-1]), cb.ReLU(), cb.AdaptiveAvgPool2d(1), cb.Flatten()]
-    return cb.Sequential(*layers, *head, cb.Linear(widths[-1], 10))
+
+    def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> cb.Conv2d:
+        return cb.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+
+    inputs, layers = widths[0], [convolution(3, widths[0])]  # type: int, list[cb.Layer]
+    for outputs in widths:
+        for stride in (1 if outputs == widths[0] else 2, 1):
+            before = [cb.BatchNorm2d(inputs), cb.ReLU()]
+            body = [convolution(inputs, outputs, 3, stride), cb.BatchNorm2d(outputs), cb.ReLU()]
+            body.append(convolution(outputs, outputs))
+            if inputs == outputs:
+                layers.append(cb.Residual(cb.Sequential(*before, *body)))
+            else:  # the shortcut begins after the activation, too
+                shortcut = convolution(inputs, outputs, 1, stride)
+                layers += [*before, cb.Residual(cb.Sequential(*body), shortcut)]
+            inputs = outputs
+    head = [cb.BatchNorm2d(inputs), cb.ReLU(), cb.AdaptiveAvgPool2d(1), cb.Flatten()]
+    return cb.Sequential(*layers, *head, cb.Linear(inputs, 10))
 
 
 def train_torch(name: str, batch: int, channels_last: bool, device: str, steps: Iterable[None]) -> None:
@@ -138,10 +140,8 @@ def train_bridge(name: str, batch: int, device: str, steps: Iterable[None]) -> N
     class Classifier(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.network, self.loss = (
-                network(bridge.namespace("auto"), name),
-                bridge.CustomCrossEntropyLoss(),
-            )
+            self.network = network(bridge.namespace("auto"), name)
+            self.loss = bridge.CustomCrossEntropyLoss()
 
         def training_step(self, task: list[torch.Tensor], _: int) -> torch.Tensor:
             loss: torch.Tensor = self.loss(self.network(task[0]), task[1])
@@ -165,54 +165,45 @@ def train_bridge(name: str, batch: int, device: str, steps: Iterable[None]) -> N
     trainer.fit(classifier, Batches())
 
 
-def layers_of_torch(name: str, batch: int) -> Callable[[], Times]:
-    """A function that times torch's forward and backward by type of layer."""
+def layers_of_torch(name: str, batch: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Each layer of torch's network: its type, and a function that goes forward and backward through it."""
     import torch
 
-    model, x = network(torch.nn, name), torch.randn(batch, *NETWORKS[name][0])
-    work: list[tuple[torch.nn.Module, torch.Tensor]] = []
-    for layer in model:
-        needs_input_grad = bool(work)
-        work.append((layer, x.detach().clone().requires_grad_(needs_input_grad)))
+    def both(layer: torch.nn.Module, x: torch.Tensor) -> None:
+        inputs = [tensor for tensor in (x, *layer.parameters()) if tensor.requires_grad]
+        y = layer(x)
+        torch.autograd.grad(y, inputs, torch.ones_like(y))
+
+    x = torch.randn(batch, *NETWORKS[name][0])
+    for number, layer in enumerate(network(torch.nn, name)):
+        yield type(layer).__name__, partial(both, layer, x.detach().requires_grad_(number > 0))
         x = layer(x)
 
-    def once() -> Times:
-        times: Times = {}
-        for layer, x in work:
-            inputs = [tensor for tensor in (x, *layer.parameters()) if tensor.requires_grad]
-            start = time.process_time()
-            y = layer(x)
-            torch.autograd.grad(y, inputs, torch.ones_like(y))
-            kind = type(layer).__name__
-            times[kind] = times.get(kind, 0) + time.process_time() - start
-        return times
 
-    return once
-
-
-def layers_of_library(name: str, batch: int) -> Callable[[], Times]:
-    """A function that times the library's forward and backward by type of layer."""
+def layers_of_library(name: str, batch: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """As `layers_of_torch`, of custom_backend."""
     import numpy as np
+
+    def both(layer: cb.Layer, state: dict[str, Any], x: Any, needs_input_grad: bool) -> None:
+        y, saved = layer.forward(state, x, True, rng)
+        layer.backward(saved, np.ones_like(y), needs_input_grad)
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(*NETWORKS[name][0], batch)).astype(np.float32)
-    work: list[tuple[cb.Layer, dict[str, Any], Any]] = []
-    for layer in network(cb, name).layers:
+    for number, layer in enumerate(network(cb, name)):
         state = layer.init(rng)
-        work.append((layer, state, x))
+        yield type(layer).__name__, partial(both, layer, state, x, number > 0)
         x, _ = layer.forward(state, x, True, rng)
 
-    def once() -> Times:
-        times: Times = {}
-        for layer, state, x in work:
-            start = time.process_time()
-            y, saved = layer.forward(state, x, True, rng)
-            layer.backward(saved, np.ones_like(y), needs_input_grad=layer is not work[0][0])
-            kind = type(layer).__name__
-            times[kind] = times.get(kind, 0) + time.process_time() - start
-        return times
 
-    return once
+def by_layer(layers: Iterable[tuple[str, Callable[[], Any]]]) -> Times:
+    """The CPU seconds of a step through each type of layer."""
+    times: Times = {}
+    for kind, both in layers:
+        start = time.process_time()
+        both()
+        times[kind] = times.get(kind, 0) + time.process_time() - start
+    return times
 
 
 def work(engine: str, name: str, batch: int, steps: int, device: str) -> None:
@@ -245,10 +236,9 @@ def work(engine: str, name: str, batch: int, steps: int, device: str) -> None:
             answer(times)
 
     if engine in LAYERS:
-        measure = layers_of_torch if engine.startswith("torch") else layers_of_library
-        once = measure(name, batch)
+        layers = [*(layers_of_torch if engine.startswith("torch") else layers_of_library)(name, batch)]
         for _ in sys.stdin:
-            answer([once() for _ in range(steps)])
+            answer([by_layer(layers) for _ in range(steps)])
     elif engine.startswith("torch"):
         train_torch(name, batch, engine.endswith("last"), device, rounds())
     else:

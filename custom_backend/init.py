@@ -23,6 +23,12 @@ def torch_default(rng: np.random.Generator, shape: tuple[int, ...]) -> Weights:
     return rng.uniform(-bound, bound, shape)
 
 
+def torch_bias(rng: np.random.Generator, weight_shape: tuple[int, ...]) -> Weights:
+    """U(−b, b) with the b of the weight beside it."""
+    bound = 1 / math.sqrt(fans(weight_shape)[0])
+    return rng.uniform(-bound, bound, weight_shape[:1])
+
+
 def he_fan_in(rng: np.random.Generator, shape: tuple[int, ...]) -> Weights:
     """N(0, 2 / fan_in): ReLU halves the variance going forward, the 2 restores it.
 
@@ -39,9 +45,3 @@ def he_fan_out(rng: np.random.Generator, shape: tuple[int, ...]) -> Weights:
 def lecun_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Weights:
     """N(0, 1 / fan_in), which SELU asks for. LeCun, Bottou, Orr, Müller: Efficient backprop (1998)."""
     return rng.normal(0, math.sqrt(1 / fans(shape)[0]), shape)
-
-
-def bias_default(rng: np.random.Generator, weight_shape: tuple[int, ...]) -> Weights:
-    """U(−b, b) with b = 1/√fan_in of the weight beside it, as torch.nn does."""
-    bound = 1 / math.sqrt(fans(weight_shape)[0])
-    return rng.uniform(-bound, bound, weight_shape[:1])

@@ -11,6 +11,7 @@ wrong input or state when it is called.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -68,43 +69,31 @@ class Layer:
 
     functions: ClassVar[tuple[Callable[..., Any], Callable[..., Any]]]
     layout: ClassVar[str] = ""  # the axes that x must have; any where empty
+    channels: ClassVar[str] = ""  # the field that tells how long the first of them is
 
     def __post_init__(self) -> None:
         _ = self.settings, self.shapes  # wrong hyperparameters are an error at once
 
-    @property
+    @cached_property
     def settings(self) -> tuple[Any, ...]:
         """What forward takes after x and the parameters."""
         return ()
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """The shape of each entry of the state, under torch's names."""
         return {}
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The entries of the state."""
-        return tuple(self.shapes)
-
-    @property
-    def channels(self) -> int | None:
-        """How long the first axis of x must be; None: as long as it likes."""
-        return None
-
     def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> Entries:
         """A fresh state of float32 NumPy arrays: weights as `initialise` draws them, biases as torch does."""
-        drawn = {
-            name: initialise(rng, shape)
-            if name == "weight"
-            else init.bias_default(rng, self.shapes["weight"])
-            for name, shape in self.shapes.items()
-        }
-        return {name: array.astype(np.float32) for name, array in drawn.items()}
+        state = {"weight": initialise(rng, self.shapes["weight"])} if self.shapes else {}
+        if "bias" in self.shapes:
+            state["bias"] = init.torch_bias(rng, self.shapes["weight"])
+        return {name: array.astype(np.float32) for name, array in state.items()}
 
     def check(self, state: State, x: Array) -> None:
         """Check input and state."""
-        check_input(self, x, self.layout, self.channels)
+        check_input(self, x, self.layout, getattr(self, self.channels) if self.channels else None)
         check_state(self, state, x, self.shapes)
 
     def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
@@ -125,8 +114,12 @@ class Layer:
         return shape
 
     def flops(self, shape: Shape) -> int:
-        """Floating-point operations of a forward pass for one sample of `shape`, matrix products alone."""
-        return 0
+        """Floating-point operations of a forward pass for one sample of `shape`, matrix products alone.
+
+        A multiplication and an addition for each weight at each pixel of the output.
+        """
+        weight = self.shapes.get("weight", ())
+        return 2 * math.prod(weight) * math.prod(self.output_shape(shape)[1:]) if len(weight) > 1 else 0
 
 
 @dataclass(frozen=True)
@@ -137,27 +130,18 @@ class Linear(Layer):
     outputs: int
     bias: bool = True
 
-    layout = FEATURES
+    layout, channels = FEATURES, "inputs"
     functions = linear.linear_forward, linear.linear_backward
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """(outputs, inputs) and (outputs,)."""
         weight = whole(self, "outputs"), whole(self, "inputs")
         return {"weight": weight, "bias": weight[:1]} if self.bias else {"weight": weight}
 
-    @property
-    def channels(self) -> int:
-        """The number of inputs."""
-        return self.inputs
-
     def output_shape(self, shape: Shape) -> Shape:
         """(outputs,)."""
         return (self.outputs,)
-
-    def flops(self, shape: Shape) -> int:
-        """A multiplication and an addition for each weight."""
-        return 2 * self.inputs * self.outputs
 
 
 @dataclass(frozen=True)
@@ -184,46 +168,40 @@ class Conv2d(Layer):
     dilation: int | Pair = 1
     groups: int = 1
 
-    layout = IMAGES
+    layout, channels = IMAGES, "inputs"
     functions = convolution.conv2d_forward, convolution.conv2d_backward
 
-    @property
+    @cached_property
     def settings(self) -> tuple[Pair, Pair, Pair, int]:
         """(stride, padding, dilation, groups)."""
         groups, stride, dilation = whole(self, "groups"), pair(self, "stride"), pair(self, "dilation")
         for name in ("inputs", "outputs"):
-            number = whole(self, name)
-            require(number % groups == 0, self, f"{name} divisible by groups={groups}", number)
-        if isinstance(self.padding, str):
-            require(
-                self.padding in ("same", "valid"), self, "padding 'same', 'valid' or pixels", self.padding
-            )
-            require(self.padding == "valid" or stride == (1, 1), self, "stride 1 for padding 'same'", stride)
-            reach = self.reach if self.padding == "same" else (0, 0)
-            return stride, (reach[0] // 2, reach[1] // 2), dilation, groups
-        return stride, pair(self, "padding", 0), dilation, groups
+            count = whole(self, name)
+            require(count % groups == 0, self, f"{name} divisible by groups={groups}", count)
+        if not isinstance(self.padding, str):
+            return stride, pair(self, "padding", 0), dilation, groups
+        require(self.padding in ("same", "valid"), self, "padding 'same', 'valid' or pixels", self.padding)
+        if self.padding == "valid":
+            return stride, (0, 0), dilation, groups
+        require(stride == (1, 1), self, "stride 1 for padding 'same'", stride)
+        return stride, (self.reach[0] // 2, self.reach[1] // 2), dilation, groups
 
-    @property
+    @cached_property
     def reach(self) -> Pair:
         """How many pixels lie between the first and the last that a window sees."""
         kernel, dilation = pair(self, "kernel_size"), pair(self, "dilation")
         return (kernel[0] - 1) * dilation[0], (kernel[1] - 1) * dilation[1]
 
-    @property
+    @cached_property
     def uneven(self) -> Pair:
         """The rows and columns of zeros that "same" needs at the end alone: 1 where the reach is odd."""
         return (self.reach[0] % 2, self.reach[1] % 2) if self.padding == "same" else (0, 0)
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """(outputs, inputs / groups, kernel height, kernel width) and (outputs,)."""
         weight = (self.outputs, self.inputs // self.groups, *pair(self, "kernel_size"))
         return {"weight": weight, "bias": weight[:1]} if self.bias else {"weight": weight}
-
-    @property
-    def channels(self) -> int:
-        """The number of inputs."""
-        return self.inputs
 
     def check(self, state: State, x: Array) -> None:
         """Check input and state, and that the kernel is no larger than the padded image."""
@@ -242,7 +220,7 @@ class Conv2d(Layer):
         grad_x, gradients = super().backward(saved, grad, needs_input_grad)
         if grad_x is not None and self.uneven != (0, 0):
             grad_x = grad_x[:, : grad_x.shape[1] - self.uneven[0], : grad_x.shape[2] - self.uneven[1], :]
-        return grad_x, {name: gradients[name] for name in self.shapes}
+        return grad_x, gradients
 
     def output_shape(self, shape: Shape) -> Shape:
         """(outputs, H', W')."""
@@ -250,10 +228,6 @@ class Conv2d(Layer):
         size = shape[1] + self.uneven[0], shape[2] + self.uneven[1]
         kernel = pair(self, "kernel_size")
         return self.outputs, *convolution.output_size(size, kernel, stride, padding, dilation)
-
-    def flops(self, shape: Shape) -> int:
-        """A multiplication and an addition for each weight at each pixel of the output."""
-        return 2 * math.prod(self.shapes["weight"]) * math.prod(self.output_shape(shape)[1:])
 
 
 @dataclass(frozen=True)
@@ -263,17 +237,14 @@ class _Affine(Layer):
     features: int
     eps: float = 1e-5
 
-    @property
-    def channels(self) -> int:
-        """The number of features."""
-        return self.features
+    channels = "features"
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """(features,), each."""
         return dict.fromkeys(("weight", "bias"), (whole(self, "features"),))
 
-    @property
+    @cached_property
     def settings(self) -> tuple[Any, ...]:
         """(eps,)."""
         return (number(self, "eps", 0),)
@@ -281,6 +252,11 @@ class _Affine(Layer):
     def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> Entries:
         """The identity: weight 1, bias 0."""
         return {"weight": np.ones(self.features, np.float32), "bias": np.zeros(self.features, np.float32)}
+
+    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
+        """(∂L/∂x, those of weight and bias)."""
+        grad_x, grad_weight, grad_bias = self.functions[1](saved, grad)
+        return grad_x, {"weight": grad_weight, "bias": grad_bias}
 
 
 @dataclass(frozen=True)
@@ -293,15 +269,16 @@ class BatchNorm2d(_Affine):
     momentum: float | None = 0.1
 
     layout = IMAGES
+    functions = normalization.batch_norm_forward, normalization.batch_norm_backward
 
-    @property
+    @cached_property
     def settings(self) -> tuple[Any, ...]:
         """(eps,)."""
         if self.momentum is not None:
             number(self, "momentum")
         return super().settings
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """Two parameters, then three running statistics."""
         statistics = dict.fromkeys(("running_mean", "running_var"), (self.features,))
@@ -313,34 +290,32 @@ class BatchNorm2d(_Affine):
         statistics = {"running_mean": identity["bias"].copy(), "running_var": identity["weight"].copy()}
         return identity | statistics | {"num_batches_tracked": np.array(0)}
 
-    def norm(self, state: State, x: Array, training: bool) -> normalization.Norm:
-        """Check the input, and choose the statistics; the variance of a single value is no variance."""
-        self.check(state, x)
-        several = not training or math.prod(x.shape[1:]) > 1
-        require(several, self, "more than one value per channel when training", "1")
-        statistics = None if training else (state["running_mean"], state["running_var"])
-        return normalization.Norm(state["weight"], state["bias"], self.eps, statistics)
-
-    def track(self, state: State, mean: Array, variance: Array, count: int) -> None:
-        """Move the running statistics towards those of a batch, with its unbiased variance, as torch does."""
-        batches = state["num_batches_tracked"]
-        batches += 1
-        momentum = 1 / int(batches) if self.momentum is None else self.momentum
-        for name, value in (("running_mean", mean), ("running_var", variance * (count / (count - 1)))):
-            running = state[name]
-            running += momentum * (value - running)
-
     def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
         """See `batch_norm_forward`."""
-        y, saved = normalization.batch_norm_forward(x, self.norm(state, x, training))
-        if training:
-            self.track(state, saved.mean, saved.variance, math.prod(x.shape[1:]))
-        return y, saved
+        return self.normalise(self.functions[0], state, x, training)
 
-    def backward(self, saved: Any, grad: Array, needs_input_grad: bool = True) -> Backward:
-        """See `batch_norm_backward`."""
-        grad_x, grad_weight, grad_bias = normalization.batch_norm_backward(saved, grad)
-        return grad_x, {"weight": grad_weight, "bias": grad_bias}
+    def normalise(
+        self, function: Callable[..., Any], state: State, x: Array, training: bool, *settings: Any
+    ) -> Forward:
+        """(y, saved) of `function`; in training the running statistics move towards those of the batch.
+
+        As torch does, they move towards the unbiased variance.
+        """
+        self.check(state, x)
+        count = math.prod(x.shape[1:])
+        require(count > 1 or not training, self, "more than one value per channel when training", count)
+        statistics = None if training else (state["running_mean"], state["running_var"])
+        norm = normalization.Norm(state["weight"], state["bias"], self.eps, statistics)
+        y, saved = function(x, norm, *settings)
+        if training:
+            mean, variance, *_ = saved
+            batches = state["num_batches_tracked"]
+            batches += 1
+            momentum = 1 / int(batches) if self.momentum is None else self.momentum
+            for name, value in (("running_mean", mean), ("running_var", variance * (count / (count - 1)))):
+                running = state[name]
+                running += momentum * (value - running)
+        return y, saved
 
 
 @dataclass(frozen=True)
@@ -351,7 +326,7 @@ class GroupNorm(_Affine):
 
     functions = normalization.group_norm_forward, normalization.group_norm_backward
 
-    @property
+    @cached_property
     def settings(self) -> tuple[Any, ...]:
         """(eps, groups)."""
         groups = whole(self, "groups")
@@ -376,7 +351,7 @@ class _Pool(Layer):
 
     layout = IMAGES
 
-    @property
+    @cached_property
     def settings(self) -> tuple[Pair, Pair, Pair]:
         """(kernel, stride, padding)."""
         kernel, padding = pair(self, "kernel_size"), pair(self, "padding", 0)
@@ -417,7 +392,7 @@ class AdaptiveAvgPool2d(Layer):
     layout = IMAGES
     functions = pooling.adaptive_avg_pool2d_forward, pooling.adaptive_avg_pool2d_backward
 
-    @property
+    @cached_property
     def settings(self) -> tuple[Pair]:
         """(output size,)."""
         return (pair(self, "output_size"),)
@@ -435,7 +410,7 @@ class LeakyReLU(Layer):
 
     functions = activation.leaky_relu_forward, activation.leaky_relu_backward
 
-    @property
+    @cached_property
     def settings(self) -> tuple[float]:
         """(slope,)."""
         return (number(self, "negative_slope"),)
@@ -533,7 +508,7 @@ class Dropout(Layer):
 
     p: float = 0.5
 
-    @property
+    @cached_property
     def settings(self) -> tuple[float]:
         """(p,)."""
         return (number(self, "p", 0, 1),)

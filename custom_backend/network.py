@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -32,21 +34,17 @@ class NormActPool(Layer):
     slope: float
     pool: MaxPool2d | None = None
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """Those of the normalisation."""
         return self.norm.shapes
 
     def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
         """See `norm_act_pool_forward`."""
-        norm = self.norm.norm(state, x, training)
-        if self.pool is not None:
+        if self.pool is not None and x.ndim == 4:
             check_fits(self.pool, x, (2, 2), (0, 0))
-        y, saved = norm_act_pool_forward(x, norm, self.slope, 1 if self.pool is None else 2)
-        if training:
-            mean, variance, *_ = saved
-            self.norm.track(state, mean, variance, x.shape[1] * x.shape[2] * x.shape[3])
-        return y, saved
+        window = 1 if self.pool is None else 2
+        return self.norm.normalise(norm_act_pool_forward, state, x, training, self.slope, window)
 
     def backward(self, saved: tuple[Array, ...], grad: Array, needs_input_grad: bool = True) -> Backward:
         """See `norm_act_pool_backward`."""
@@ -54,28 +52,25 @@ class NormActPool(Layer):
         return grad_x, {"weight": grad_weight, "bias": grad_bias}
 
 
-def fused(layers: Sequence[Layer]) -> list[tuple[int, Layer]]:
-    """Number the layers, a normalisation as one with the activation and the 2 × 2 pooling that follow.
+def fused(layers: Sequence[Layer]) -> list[tuple[str, Layer]]:
+    """(name, layer) for each, a normalisation as one with the activation and the 2 × 2 pooling that follow.
 
     A subclass of theirs may compute anything, and stays by itself.
     """
-    stages: list[tuple[int, Layer]] = []
+    stages: list[tuple[str, Layer]] = []
     for number, layer in enumerate(layers):
-        number_before, before = stages[-1] if stages else (0, None)
-        kind = type(layer)
-        if type(before) is BatchNorm2d and isinstance(layer, LeakyReLU) and kind in (LeakyReLU, ReLU):
-            stages[-1] = number_before, NormActPool(before, layer.negative_slope)
-        elif (
-            isinstance(before, NormActPool)
-            and isinstance(layer, MaxPool2d)
-            and kind is MaxPool2d
-            and before.pool is None
-            and layer.settings == ((2, 2), (2, 2), (0, 0))
-        ):
-            stages[-1] = number_before, NormActPool(before.norm, before.slope, layer)
+        name, before = stages[-1] if stages else ("", None)
+        if type(before) is BatchNorm2d and type(layer) in (LeakyReLU, ReLU):
+            stages[-1] = name, NormActPool(before, layer.negative_slope)  # type: ignore[attr-defined]
+        elif isinstance(before, NormActPool) and before.pool is None and _is_2x2(layer):
+            stages[-1] = name, NormActPool(before.norm, before.slope, layer)  # type: ignore[arg-type]
         else:
-            stages.append((number, layer))
+            stages.append((str(number), layer))
     return stages
+
+
+def _is_2x2(layer: Layer) -> bool:
+    return type(layer) is MaxPool2d and layer.settings == ((2, 2), (2, 2), (0, 0))
 
 
 class Container(Layer):
@@ -86,26 +81,14 @@ class Container(Layer):
             require(isinstance(layer, Layer), type(self).__name__, f"a layer as {name}", repr(layer))
         self.children = dict(children)
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """The entries of all children."""
-        return {
-            f"{child}.{name}": shape
-            for child, layer in self.children.items()
-            for name, shape in layer.shapes.items()
-        }
+        return _joined({child: layer.shapes for child, layer in self.children.items()})
 
     def init(self, rng: np.random.Generator, initialise: Initialise = init.torch_default) -> Entries:
         """The entries of every child, drawn in turn."""
-        return {
-            f"{child}.{name}": array
-            for child, layer in self.children.items()
-            for name, array in layer.init(rng, initialise).items()
-        }
-
-    def entries(self, state: State, prefix: str, layer: Layer) -> Entries:
-        """The state of one child; what is missing is left to its check."""
-        return {name: state[prefix + name] for name in layer.names if prefix + name in state}
+        return _joined({child: layer.init(rng, initialise) for child, layer in self.children.items()})
 
     def __len__(self) -> int:
         return len(self.children)
@@ -114,10 +97,18 @@ class Container(Layer):
         return iter(self.children.values())
 
     def __repr__(self) -> str:
-        lines = [f"({name}): {layer!r}" for name, layer in self.children.items()]
-        return (
-            "\n  ".join([f"{type(self).__name__}(", *(line.replace("\n", "\n  ") for line in lines)]) + "\n)"
-        )
+        lines = [f"({name}): {layer!r}".replace("\n", "\n  ") for name, layer in self.children.items()]
+        return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
+
+
+def _joined(children: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """{child: {name: value}} → {child.name: value}."""
+    return {f"{child}.{name}": value for child, own in children.items() for name, value in own.items()}
+
+
+def _entries(state: State, child: str, layer: Layer) -> Entries:
+    """The state of one child; what is missing is left to its check."""
+    return {name: state[f"{child}.{name}"] for name in layer.shapes if f"{child}.{name}" in state}
 
 
 class Sequential(Container):
@@ -126,7 +117,7 @@ class Sequential(Container):
     def __init__(self, *layers: Layer) -> None:
         super().__init__({str(number): layer for number, layer in enumerate(layers)})
         self.layers = layers
-        self._stages = [(f"{number}.", layer) for number, layer in fused(layers)]
+        self._stages = fused(layers)
 
     def __getitem__(self, index: int | slice) -> Layer:
         """One layer, or a network of several."""
@@ -135,19 +126,18 @@ class Sequential(Container):
     def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
         """Through the layers in turn."""
         tape = []
-        for prefix, layer in self._stages:
-            x, saved = layer.forward(self.entries(state, prefix, layer), x, training, rng)
+        for name, layer in self._stages:
+            x, saved = layer.forward(_entries(state, name, layer), x, training, rng)
             tape.append(saved)
         return x, tuple(tape)
 
     def backward(self, saved: tuple[Array, ...], grad: Array, needs_input_grad: bool = True) -> Backward:
         """The chain rule: through the layers in reverse."""
-        gradients: Entries = {}
+        gradients: dict[str, Entries] = {}
         for number in reversed(range(len(saved))):
-            prefix, layer = self._stages[number]
-            grad, parameters = layer.backward(saved[number], grad, needs_input_grad or number > 0)
-            gradients |= {prefix + name: array for name, array in parameters.items()}
-        return grad, gradients
+            name, layer = self._stages[number]
+            grad, gradients[name] = layer.backward(saved[number], grad, needs_input_grad or number > 0)
+        return grad, _joined(gradients)
 
     def output_shape(self, shape: Shape) -> Shape:
         """That of the last layer."""
@@ -163,8 +153,34 @@ class Sequential(Container):
         return total
 
 
-class Concat(Container):
-    """Every branch takes x; their outputs lie one after the other along the channels."""
+class Branches(Container):
+    """Every child takes x, so that the gradient by x is the sum of theirs."""
+
+    def outputs(
+        self, state: State, x: Array, training: bool, rng: Rng
+    ) -> tuple[list[Array], tuple[Any, ...]]:
+        """What each child gives, and what each keeps."""
+        results = [
+            layer.forward(_entries(state, name, layer), x, training, rng)
+            for name, layer in self.children.items()
+        ]
+        return [y for y, _ in results], tuple(saved for _, saved in results)
+
+    def gradients(self, saved: tuple[Any, ...], grads: list[Array], needs_input_grad: bool) -> Backward:
+        """The chain rule, for the gradient of each child's output."""
+        grad_x, gradients = None, {}
+        for (name, layer), kept, grad in zip(self.children.items(), saved, grads, strict=True):
+            by_x, gradients[name] = layer.backward(kept, grad, needs_input_grad)
+            grad_x = by_x if grad_x is None or by_x is None else grad_x + by_x
+        return grad_x, _joined(gradients)
+
+    def flops(self, shape: Shape) -> int:
+        """Those of all children."""
+        return sum(layer.flops(shape) for layer in self)
+
+
+class Concat(Branches):
+    """The outputs of the branches, one after the other along the channels."""
 
     def __init__(self, *branches: Layer) -> None:
         require(len(branches) > 0, type(self).__name__, "at least one branch", "none")
@@ -172,73 +188,45 @@ class Concat(Container):
 
     def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
         """Every branch on x, joined."""
-        outputs: list[Array] = []
-        kept = []
-        for name, layer in self.children.items():
-            y, saved = layer.forward(self.entries(state, f"{name}.", layer), x, training, rng)
-            self.check_alike(y.shape, outputs[0].shape if outputs else y.shape)
-            outputs.append(y)
-            kept.append(saved)
-        return self.join(outputs), (tuple(y.shape[0] for y in outputs), *kept)
+        outputs, saved = self.outputs(state, x, training, rng)
+        for y in outputs:
+            rest = outputs[0].shape[1:]
+            require(y.shape[1:] == rest, "Concat", f"(channels, {', '.join(map(str, rest))})", y.shape)
+        return namespace(x).concat(outputs, axis=0), (tuple(y.shape[0] for y in outputs), saved)
 
-    def check_alike(self, shape: Shape, first: Shape) -> None:
-        """Check that an output fits to the first."""
-        require(shape[1:] == first[1:], "Concat", f"(channels, {', '.join(map(str, first[1:]))})", shape)
-
-    def join(self, outputs: list[Array]) -> Array:
-        """One array of all outputs."""
-        return namespace(outputs[0]).concat(outputs, axis=0)
-
-    def divide(self, grad: Array, lengths: tuple[int, ...]) -> Iterator[Array]:
-        """The gradient of each output."""
-        start = 0
+    def backward(self, saved: tuple[Any, ...], grad: Array, needs_input_grad: bool = True) -> Backward:
+        """Each branch takes its channels of the gradient."""
+        (lengths, kept), start, grads = saved, 0, []
         for length in lengths:
-            yield grad[start : start + length, ...]
+            grads.append(grad[start : start + length, ...])
             start += length
-
-    def backward(self, saved: tuple[Array, ...], grad: Array, needs_input_grad: bool = True) -> Backward:
-        """x went into every branch, so its gradient is the sum of theirs."""
-        lengths, *kept = saved
-        gradients: Entries = {}
-        grad_x = None
-        for (name, layer), saved_y, grad_y in zip(
-            self.children.items(), kept, self.divide(grad, lengths), strict=True
-        ):
-            by_x, parameters = layer.backward(saved_y, grad_y, needs_input_grad)
-            gradients |= {f"{name}.{entry}": array for entry, array in parameters.items()}
-            grad_x = by_x if grad_x is None or by_x is None else grad_x + by_x
-        return grad_x, gradients
+        return self.gradients(kept, grads, needs_input_grad)
 
     def output_shape(self, shape: Shape) -> Shape:
         """The channels of all branches."""
         shapes = [layer.output_shape(shape) for layer in self]
         return sum(each[0] for each in shapes), *shapes[0][1:]
 
-    def flops(self, shape: Shape) -> int:
-        """Those of all branches."""
-        return sum(layer.flops(shape) for layer in self)
 
-
-class Residual(Concat):
+class Residual(Branches):
     """y = body(x) + shortcut(x); without a shortcut, body(x) + x.
 
     He, Zhang, Ren, Sun: Deep residual learning for image recognition (2016).
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
-        Container.__init__(self, {"body": body, "shortcut": shortcut or Identity()})
+        super().__init__({"body": body, "shortcut": shortcut or Identity()})
 
-    def check_alike(self, shape: Shape, first: Shape) -> None:
-        """Check that body and shortcut give the same shape."""
-        require(shape == first, "Residual", f"a shortcut to {first}, the shape of the body's output", shape)
+    def forward(self, state: State, x: Array, training: bool = False, rng: Rng = None) -> Forward:
+        """The sum of both."""
+        (y, shortcut), saved = self.outputs(state, x, training, rng)
+        wanted = f"a shortcut to {y.shape}, the shape of the body's output"
+        require(shortcut.shape == y.shape, "Residual", wanted, shortcut.shape)
+        return y + shortcut, saved
 
-    def join(self, outputs: list[Array]) -> Array:
-        """The sum."""
-        return outputs[0] + outputs[1]
-
-    def divide(self, grad: Array, lengths: tuple[int, ...]) -> Iterator[Array]:
-        """A sum hands its gradient to all its terms."""
-        return iter([grad] * len(lengths))
+    def backward(self, saved: tuple[Any, ...], grad: Array, needs_input_grad: bool = True) -> Backward:
+        """A sum hands its gradient to both terms."""
+        return self.gradients(saved, [grad, grad], needs_input_grad)
 
     def output_shape(self, shape: Shape) -> Shape:
         """That of the body."""

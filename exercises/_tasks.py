@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -37,12 +37,12 @@ class Task:
     by: tuple[str, ...] = ()
 
 
-class Exercise(NamedTuple):
-    """What a file is about, where the library solves it, and the functions to fill in."""
+class Exercise:
+    """What a file is about, the functions to fill in, and where the library solves them."""
 
-    title: str
-    where: str
-    tasks: tuple[Task, ...]
+    def __init__(self, title: str, file: str, *tasks: Task) -> None:
+        names = " and ".join(task.solution.__name__ for task in tasks)
+        self.title, self.where, self.tasks = title, f"{names} in custom_backend/{file}.py", tasks
 
 
 MISTAKES: dict[str, list[list[str]]] = tomllib.loads(
@@ -334,200 +334,182 @@ MOMENTS = {
 EXERCISES = {
     "im2col": Exercise(
         "im2col and its transpose, col2im",
-        "im2col and col2im in custom_backend/functional/convolution.py",
-        (
-            Task(
-                im2col,
-                plain(convolution.im2col),
-                {"columns": "place in the kernel, window"},
-                moved(lambda *_: {"x": X, "kernel": KERNEL}),
-            ),
-            Task(
-                col2im,
-                plain(convolution.col2im),
-                {"∂L/∂x": IMAGE},
-                moved(lambda h, w: {"columns": normal((18, h * w * 4)), "shape": X.shape, "kernel": KERNEL}),
-                loss=col2im_loss,
-                by=("x",),
-            ),
+        "functional/convolution",
+        Task(
+            im2col,
+            plain(convolution.im2col),
+            {"columns": "place in the kernel, window"},
+            moved(lambda *_: {"x": X, "kernel": KERNEL}),
+        ),
+        Task(
+            col2im,
+            plain(convolution.col2im),
+            {"∂L/∂x": IMAGE},
+            moved(lambda h, w: {"columns": normal((18, h * w * 4)), "shape": X.shape, "kernel": KERNEL}),
+            loss=col2im_loss,
+            by=("x",),
         ),
     ),
     "conv": Exercise(
         "convolution, backward",
-        "conv2d_backward in custom_backend/functional/convolution.py",
-        (
-            Task(
-                conv2d_backward,
-                then(convolve, convolution.conv2d_backward, place=2),
-                {
-                    "∂L/∂x": IMAGE,
-                    "∂L/∂W": "output channel, channel, kernel row, kernel column",
-                    "∂L/∂b": "output channel",
-                },
-                moved(lambda h, w: {"x": X, "weight": normal((2, 3, *KERNEL)), "grad": normal((2, h, w, 4))}),
-                helpers=(im2col, col2im),
-                loss=lambda _, grad, **arguments: (convolve(**arguments)[0] * grad).sum(),
-                by=("x", "weight", "bias"),
-            ),
+        "functional/convolution",
+        Task(
+            conv2d_backward,
+            then(convolve, convolution.conv2d_backward, place=2),
+            {
+                "∂L/∂x": IMAGE,
+                "∂L/∂W": "output channel, channel, kernel row, kernel column",
+                "∂L/∂b": "output channel",
+            },
+            moved(lambda h, w: {"x": X, "weight": normal((2, 3, *KERNEL)), "grad": normal((2, h, w, 4))}),
+            helpers=(im2col, col2im),
+            loss=lambda _, grad, **arguments: (convolve(**arguments)[0] * grad).sum(),
+            by=("x", "weight", "bias"),
         ),
     ),
     "batch_norm": Exercise(
         "batch normalisation, forward and backward",
-        "batch_norm_forward and batch_norm_backward in custom_backend/functional/normalization.py",
-        (
-            Task(
-                batch_norm_forward,
-                normalise_and_track,
-                {"y": IMAGE, "running_mean": "channel", "running_var": "channel"},
-                (NORM | {"training": True}, NORM | {"training": False}),
-            ),
-            Task(
-                batch_norm_backward,
-                then(normalise, normalization.batch_norm_backward, place=2),
-                {"∂L/∂x": IMAGE, "∂L/∂γ": "channel", "∂L/∂β": "channel"},
-                ({"x": NORM["x"], "weight": NORM["weight"], "grad": normal(X.shape), "eps": 0.1},),
-                loss=batch_norm_loss,
-                by=("x", "weight", "bias"),
-            ),
+        "functional/normalization",
+        Task(
+            batch_norm_forward,
+            normalise_and_track,
+            {"y": IMAGE, "running_mean": "channel", "running_var": "channel"},
+            (NORM | {"training": True}, NORM | {"training": False}),
+        ),
+        Task(
+            batch_norm_backward,
+            then(normalise, normalization.batch_norm_backward, place=2),
+            {"∂L/∂x": IMAGE, "∂L/∂γ": "channel", "∂L/∂β": "channel"},
+            ({"x": NORM["x"], "weight": NORM["weight"], "grad": normal(X.shape), "eps": 0.1},),
+            loss=batch_norm_loss,
+            by=("x", "weight", "bias"),
         ),
     ),
     "max_pool": Exercise(
         "max-pooling, forward and backward",
-        "max_pool2d_forward and max_pool2d_backward in custom_backend/functional/pooling.py",
-        (
-            Task(
-                max_pool2d_forward,
-                first(pooling.max_pool2d_forward),
-                {"y": IMAGE},
-                moved(lambda *_: {"x": X, "kernel": KERNEL}),
-            ),
-            Task(
-                max_pool2d_backward,
-                then(pooling.max_pool2d_forward, pooling.max_pool2d_backward, place=1),
-                {"∂L/∂x": IMAGE},
-                moved(lambda h, w: {"x": X, "grad": normal((3, h, w, 4)), "kernel": KERNEL}),
-                traps=(
-                    (
-                        {"x": np.round(X / 2), "grad": normal((3, 4, 4, 4)), "kernel": KERNEL, **WINDOWS[0]},
-                        "where values in a window are equal: the first, row by row, gets the whole gradient",
-                    ),
+        "functional/pooling",
+        Task(
+            max_pool2d_forward,
+            first(pooling.max_pool2d_forward),
+            {"y": IMAGE},
+            moved(lambda *_: {"x": X, "kernel": KERNEL}),
+        ),
+        Task(
+            max_pool2d_backward,
+            then(pooling.max_pool2d_forward, pooling.max_pool2d_backward, place=1),
+            {"∂L/∂x": IMAGE},
+            moved(lambda h, w: {"x": X, "grad": normal((3, h, w, 4)), "kernel": KERNEL}),
+            traps=(
+                (
+                    {"x": np.round(X / 2), "grad": normal((3, 4, 4, 4)), "kernel": KERNEL, **WINDOWS[0]},
+                    "where values in a window are equal: the first, row by row, gets the whole gradient",
                 ),
-                loss=lambda forward, x, grad, **window: (forward(x, *window.values()) * grad).sum(),
-                by=("x",),
             ),
+            loss=lambda forward, x, grad, **window: (forward(x, *window.values()) * grad).sum(),
+            by=("x",),
         ),
     ),
     "cross_entropy": Exercise(
         "softmax cross-entropy, forward and backward",
-        "cross_entropy_forward and cross_entropy_backward in custom_backend/functional/loss.py",
-        (
-            Task(
-                cross_entropy_forward,
-                first(loss.cross_entropy_forward),
-                {"L": ""},
-                SMOOTHED,
-                helpers=(log_softmax, target),
-                traps=(({**LARGE, "label_smoothing": 0.3}, OVERFLOW),),
-            ),
-            Task(
-                cross_entropy_backward,
-                then(loss.cross_entropy_forward, loss.cross_entropy_backward),
-                {"∂L/∂z": "class, sample"},
-                SMOOTHED,
-                helpers=(log_softmax, target),
-                traps=(({**LARGE, "label_smoothing": 0.3}, OVERFLOW),),
-                loss=lambda forward, **arguments: forward(*arguments.values()),
-                by=("logits",),
-            ),
+        "functional/loss",
+        Task(
+            cross_entropy_forward,
+            first(loss.cross_entropy_forward),
+            {"L": ""},
+            SMOOTHED,
+            helpers=(log_softmax, target),
+            traps=(({**LARGE, "label_smoothing": 0.3}, OVERFLOW),),
+        ),
+        Task(
+            cross_entropy_backward,
+            then(loss.cross_entropy_forward, loss.cross_entropy_backward),
+            {"∂L/∂z": "class, sample"},
+            SMOOTHED,
+            helpers=(log_softmax, target),
+            traps=(({**LARGE, "label_smoothing": 0.3}, OVERFLOW),),
+            loss=lambda forward, **arguments: forward(*arguments.values()),
+            by=("logits",),
         ),
     ),
     "focal_loss": Exercise(
         "focal loss, forward and backward",
-        "focal_loss_forward and focal_loss_backward in custom_backend/functional/loss.py",
-        (
-            Task(
-                focal_loss_forward,
-                first(loss.focal_loss_forward),
-                {"L": ""},
-                FOCAL,
-                helpers=(log_softmax,),
-                traps=(({**LARGE, "alpha": 0.7, "gamma": 0.5}, OVERFLOW),),
-            ),
-            Task(
-                focal_loss_backward,
-                then(loss.focal_loss_forward, loss.focal_loss_backward),
-                {"∂L/∂z": "class, sample"},
-                FOCAL,
-                helpers=(log_softmax,),
-                traps=(({**LARGE, "alpha": 0.7, "gamma": 0.5}, SURE),),
-                loss=lambda forward, **arguments: forward(*arguments.values()),
-                by=("logits",),
-            ),
+        "functional/loss",
+        Task(
+            focal_loss_forward,
+            first(loss.focal_loss_forward),
+            {"L": ""},
+            FOCAL,
+            helpers=(log_softmax,),
+            traps=(({**LARGE, "alpha": 0.7, "gamma": 0.5}, OVERFLOW),),
+        ),
+        Task(
+            focal_loss_backward,
+            then(loss.focal_loss_forward, loss.focal_loss_backward),
+            {"∂L/∂z": "class, sample"},
+            FOCAL,
+            helpers=(log_softmax,),
+            traps=(({**LARGE, "alpha": 0.7, "gamma": 0.5}, SURE),),
+            loss=lambda forward, **arguments: forward(*arguments.values()),
+            by=("logits",),
         ),
     ),
     "selu": Exercise(
         "SELU, forward and backward",
-        "selu_forward and selu_backward in custom_backend/functional/activation.py",
-        (
-            Task(
-                selu_forward,
-                first(activation.selu_forward),
-                {"y": "row, column"},
-                ({"x": 2 * FLAT},),
-                traps=(({"x": WIDE}, EXPONENTIAL),),
-            ),
-            Task(
-                selu_backward,
-                then(activation.selu_forward, activation.selu_backward, place=1),
-                {"∂L/∂x": "row, column"},
-                ({"x": 2 * FLAT, "grad": normal((3, 4))},),
-                traps=(({"x": WIDE, "grad": np.ones(3)}, EXPONENTIAL),),
-                loss=lambda forward, x, grad: (forward(x) * grad).sum(),
-                by=("x",),
-            ),
+        "functional/activation",
+        Task(
+            selu_forward,
+            first(activation.selu_forward),
+            {"y": "row, column"},
+            ({"x": 2 * FLAT},),
+            traps=(({"x": WIDE}, EXPONENTIAL),),
+        ),
+        Task(
+            selu_backward,
+            then(activation.selu_forward, activation.selu_backward, place=1),
+            {"∂L/∂x": "row, column"},
+            ({"x": 2 * FLAT, "grad": normal((3, 4))},),
+            traps=(({"x": WIDE, "grad": np.ones(3)}, EXPONENTIAL),),
+            loss=lambda forward, x, grad: (forward(x) * grad).sum(),
+            by=("x",),
         ),
     ),
     "dropout": Exercise(
         "dropout, forward and backward",
-        "dropout_forward and dropout_backward in custom_backend/functional/dropout.py",
-        (
-            Task(
-                dropout_forward,
-                drop,
-                {"y": "row, column, sample"},
-                tuple({"x": ACTIVATIONS, "u": UNIFORM, "p": 0.3, "training": mode} for mode in (True, False)),
-                traps=(({"x": ACTIVATIONS, "u": UNIFORM, "p": 1.0, "training": True}, ALL_DROPPED),),
-            ),
-            Task(
-                dropout_backward,
-                lambda grad, _, p: dropout.dropout_backward(dropout.dropout_forward(grad, p, SEED)[1], grad),
-                {"∂L/∂x": "row, column, sample"},
-                ({"grad": ACTIVATIONS, "u": UNIFORM, "p": 0.3},),
-                traps=(({"grad": ACTIVATIONS, "u": UNIFORM, "p": 1.0}, ALL_DROPPED),),
-                loss=lambda forward, x, grad, **mask: (forward(x, *mask.values(), True) * grad).sum(),
-                by=("x",),
-            ),
+        "functional/dropout",
+        Task(
+            dropout_forward,
+            drop,
+            {"y": "row, column, sample"},
+            tuple({"x": ACTIVATIONS, "u": UNIFORM, "p": 0.3, "training": mode} for mode in (True, False)),
+            traps=(({"x": ACTIVATIONS, "u": UNIFORM, "p": 1.0, "training": True}, ALL_DROPPED),),
+        ),
+        Task(
+            dropout_backward,
+            lambda grad, _, p: dropout.dropout_backward(dropout.dropout_forward(grad, p, SEED)[1], grad),
+            {"∂L/∂x": "row, column, sample"},
+            ({"grad": ACTIVATIONS, "u": UNIFORM, "p": 0.3},),
+            traps=(({"grad": ACTIVATIONS, "u": UNIFORM, "p": 1.0}, ALL_DROPPED),),
+            loss=lambda forward, x, grad, **mask: (forward(x, *mask.values(), True) * grad).sum(),
+            by=("x",),
         ),
     ),
     "adam": Exercise(
         "a step of Adam",
-        "adam_step in custom_backend/optim.py",
-        (
-            Task(
-                adam_step,
-                adam,
-                {"parameter": "row, column", "exp_avg": "row, column", "exp_avg_sq": "row, column"},
-                tuple(
-                    {
-                        **MOMENTS,
-                        "step": step,
-                        "lr": 0.1,
-                        "betas": (0.8, 0.95),
-                        "eps": 0.1,
-                        "weight_decay": decay,
-                    }
-                    for step, decay in ((1, 0.0), (5, 0.3))
-                ),
+        "optim",
+        Task(
+            adam_step,
+            adam,
+            {"parameter": "row, column", "exp_avg": "row, column", "exp_avg_sq": "row, column"},
+            tuple(
+                {
+                    **MOMENTS,
+                    "step": step,
+                    "lr": 0.1,
+                    "betas": (0.8, 0.95),
+                    "eps": 0.1,
+                    "weight_decay": decay,
+                }
+                for step, decay in ((1, 0.0), (5, 0.3))
             ),
         ),
     ),

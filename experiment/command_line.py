@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -88,8 +88,24 @@ def check(argv: list[str]) -> list[str]:
                 raise SystemExit(0)
             given_to_hydra = _check(overrides, path, flags.multirun or "hydra.mode=MULTIRUN" in given)
     except (HydraException, OmegaConfBaseException, UserWarning) as mistake:
-        raise UserError(" ".join(str(mistake).partition("\nSee ")[0].split())) from mistake
+        raise UserError(_reason(mistake)) from mistake
     return [*(argument for argument in argv if argument not in given), *given_to_hydra]
+
+
+def _reason(mistake: Exception) -> str:
+    """What Hydra found wrong with the files of a configuration, in our words where there are shorter ones."""
+    if isinstance(mistake, MissingConfigException) and mistake.options:
+        group, _, option = str(mistake.missing_cfg_file).rpartition("/")
+        meant, there = nearest(option, mistake.options), ", ".join(mistake.options)
+        return f"a list of defaults names {group}={option}: no such option.{meant} Options: {there}"
+    message = " ".join(str(mistake).partition("\nSee ")[0].split())
+    if found := re.match(r"In '(.+?)': Could not override '/?([^'@]+)(@?)", message):
+        file, group, is_nested = found.groups()
+        meant = nearest(group, [*COMPONENTS, "trainer", "hydra/launcher", "hydra/sweeper"])
+        if is_nested:
+            return f"{file}.yaml: its first line must be: # @package _global_"
+        return f"{file}.yaml: override {group}: there is no such group.{meant}"
+    return message
 
 
 def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:

@@ -1,10 +1,12 @@
 """Files that are whole or not there, and checksums that tell: a line of ``sha256sum`` in a file beside."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from experiment.errors import UserError
 
@@ -28,6 +30,46 @@ def write_atomically(path: Path, text: str) -> None:
             part.unlink(missing_ok=True)
     except OSError as failure:
         raise CannotWrite(f"{path} cannot be written: {failure.strerror or failure}") from failure
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, which is an object; empty if there is no file.
+
+    Raises:
+        UserError: if the file is damaged or cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as damage:
+        raise damaged(path, damage) from damage
+    if not isinstance(content, dict):
+        raise damaged(path, "it holds no names with values")
+    return content
+
+
+def damaged(path: Path, what: object) -> UserError:
+    """The error of a file whose content is not what was written there."""
+    if isinstance(what, OSError):
+        return UserError(f"{path} cannot be read: {what.strerror or what}")
+    first, *_ = str(what).splitlines() or [type(what).__name__]
+    return UserError(f"{path} is damaged: {first}")
+
+
+def make_folder(path: Path, is_new: bool = False) -> None:
+    """Make a folder, with those above it.
+
+    Raises:
+        CannotWrite: if that is not possible.
+        FileExistsError: with ``is_new``, if there is something of this name.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=not is_new)
+    except OSError as failure:
+        if is_new and isinstance(failure, FileExistsError):
+            raise
+        raise CannotWrite(f"{path} cannot be made: {failure.strerror or failure}") from failure
 
 
 def sha256(path: Path) -> str:

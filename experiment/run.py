@@ -1,34 +1,7 @@
 """A run is its folder: what later tools know of it, they read from here.
 
-==================  ==================================================================================
-``config.yaml``     the resolved configuration; enough to rebuild the run
-``provenance.json`` who, what, where, when: commit, command, versions, hardware, data, status
-``metrics.csv``     one row an epoch
-``results.json``    the final figures, with the status they were reached in, and what was tested
-``predictions.npz`` what the network said of every test image: see :mod:`experiment.metrics.predictions`
-``checkpoints/``    ``best.ckpt`` and ``last.ckpt``
-``figures/``        PNG pictures
-``run.log``         what was printed, and the traceback of a failure
-==================  ==================================================================================
-
-What becomes of a run in each state (:data:`STATES`) at each event:
-
-===========  ====================  ============  =======  ===========  ===========  ======  ========
-state        started again         cannot begin  begins   signal       loss is NaN  error   done
-===========  ====================  ============  =======  ===========  ===========  ======  ========
-pending      begins                failed        running
-running      is left alone                                interrupted  diverged     failed  finished
-killed       continues, or begins  killed        running
-interrupted  continues, or begins  interrupted   running
-failed       continues, or begins  failed        running
-diverged     begins                diverged      running
-finished     is left alone         finished      running
-===========  ====================  ============  =======  ===========  ===========  ======  ========
-
-*Killed* is a run that says it is running while nobody trains it. Whatever has a checkpoint continues from
-it, unless the loss itself was at fault. What begins anew keeps its finished epochs in ``.old/`` beside the
-folder. A new run that cannot begin leaves no folder, unless it is a job of a sweep. A finished run begins
-again only to be extended. All this is decided by the process that holds the folder's lock; no other writes.
+``outputs/README.md`` lists its files, ``docs/reliability.md`` says what becomes of it in each of its
+:data:`STATES` at each event. Only the process that holds the folder's lock writes there.
 """
 
 import csv
@@ -52,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from experiment.errors import UserError
-from experiment.files import CannotWrite, sha256, write_atomically
+from experiment.files import CannotWrite, damaged, make_folder, read_json, sha256, write_atomically
 from experiment.provenance import environment, inexact, now, version
 from experiment.results import json_numbers, summary
 from experiment.schema import problems
@@ -63,33 +36,25 @@ FORMAT_VERSION = 2
 State = Literal["pending", "running", "killed", "interrupted", "failed", "diverged", "finished"]
 STATES: tuple[State, ...] = get_args(State)
 
-
-def at_start(state: State, has_checkpoint: bool) -> Literal["begin", "continue", "leave"]:
-    """What a start does with a run in ``state``."""
-    if state in ("running", "finished"):
-        return "leave"
-    return "continue" if has_checkpoint and state not in ("pending", "diverged") else "begin"
-
-
-class _Log(logging.FileHandler):
-    """A log that does not end, nor fill the terminal, when its file cannot be written any more."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
-
-
-class Busy(UserError):
-    """Another process owns the folder."""
-
-
-log = logging.getLogger(__name__)
-
 LOCK = ".lock"
 """Held by the process that owns the folder; the file stays where it is whatever becomes of the run."""
 
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 FOLDER_VARIABLE = "EXPERIMENT_RUN_FOLDER"
 """Tells the processes that one run starts on its other devices which folder is theirs."""
+
+log = logging.getLogger(__name__)
+
+
+class Busy(UserError):
+    """Another process owns the folder."""
+
+
+def at_start(state: State, has_checkpoint: bool) -> Literal["begin", "continue", "leave"]:
+    """What a start does with a run in ``state``."""
+    if state in ("running", "finished"):
+        return "leave"
+    return "continue" if has_checkpoint and state not in ("pending", "diverged") else "begin"
 
 
 class Run:
@@ -108,12 +73,9 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.is_new = False
-        self.is_job = False
-        self.has_begun = False
+        self.is_new = self.is_job = self.has_begun = self._is_owner = False
         self.changes: dict[str, Any] = {}
         self.resumed_from: Path | None = None
-        self._is_owner = False
         self._meeting: Path | None = None
         self.is_writer = not any(os.environ.get(variable, "0") != "0" for variable in RANK_VARIABLES)
 
@@ -128,26 +90,58 @@ class Run:
             parent: where the folder goes.
             name: of the folder.
             choices: group → option that the configuration was composed of.
+
+        Raises:
+            CannotWrite: if there can be no such folder.
         """
         if FOLDER_VARIABLE in os.environ:
             return cls(Path(os.environ[FOLDER_VARIABLE]))  # a process on another device of the same run
         meeting = _meeting_point(parent)
         if meeting and not cls(parent).is_writer:
             return cls(_folder_of_first_process(meeting))
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
         for attempt in itertools.count(1):
             folder = (parent / (name if attempt == 1 else f"{name}-{attempt}")).resolve()
-            try:
-                folder.mkdir()  # atomic: of two runs that start at one instant only one succeeds
+            with suppress(FileExistsError):
+                make_folder(folder, is_new=True)  # of two runs that start at one instant only one succeeds
                 break
-            except FileExistsError:
-                continue
         run = cls(folder)
         run.is_new = True
-        run.write_pending(config, choices or {})
+        try:
+            run.write_pending(config, choices or {})
+        except CannotWrite:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         if meeting:
             write_atomically(meeting, str(folder))
             run._meeting = meeting
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """The run in an existing folder.
+
+        Raises:
+            UserError: if ``folder`` is not a run folder or its configuration has values that are not allowed.
+        """
+        missing = [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]
+        if missing:
+            what = f"has no {' and no '.join(missing)}" if folder.is_dir() else "does not exist"
+            what = "is a file" if folder.is_file() else what
+            found = [path.parent for path in folder.parent.glob("*/config.yaml")]
+            known = sorted(path.name for path in found if Run(path).has_checkpoint)[-5:]
+            hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
+            raise UserError(f"{folder} is not a run folder: it {what}.{hint}")
+        run = cls(folder.resolve())
+        written = run.provenance
+        if written.get("format_version", 1) > FORMAT_VERSION:
+            raise UserError(
+                f"{folder} was written by version {written.get('version', 'unknown')} of this project, in "
+                f"format {written['format_version']}; this is version {version()}, which reads up to format "
+                f"{FORMAT_VERSION}: update it"
+            )
+        if wrong := problems(run.config):  # the folder may come from a stranger
+            raise UserError("\n       ".join([f"{folder / 'config.yaml'} cannot be used:", *wrong]))
         return run
 
     def clear(self) -> Path | None:
@@ -159,7 +153,7 @@ class Run:
         entries = [path for path in self.folder.iterdir() if path.name != LOCK]
         if self.metrics or self.status == "finished":
             aside = self.folder.parent / ".old" / f"{self.folder.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
-            aside.mkdir(parents=True)
+            make_folder(aside)
             for path in entries:
                 path.rename(aside / path.name)
             return aside
@@ -172,7 +166,7 @@ class Run:
 
     def write_pending(self, config: DictConfig, choices: Mapping[str, str | None]) -> None:
         """Make the folder that of a run still to begin."""
-        (self.folder / "checkpoints").mkdir()
+        make_folder(self.folder / "checkpoints")
         self.configure(config)
         self.write_json(
             "provenance.json",
@@ -182,14 +176,6 @@ class Run:
     def configure(self, config: DictConfig) -> None:
         """Write ``config.yaml``."""
         write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-
-    def reopen(self, config: DictConfig) -> None:
-        """Make a run that is to go on ready for it: its data may have moved since."""
-        self.configure(config)
-        if "refused" in self.provenance:
-            self.write_json(
-                "provenance.json", {key: v for key, v in self.provenance.items() if key != "refused"}
-            )
 
     def begin(self, **facts: Any) -> None:
         """Note what trains the run, where and when, or that it goes on, perhaps elsewhere.
@@ -217,47 +203,6 @@ class Run:
             known |= {**environment(), **facts, "seed": self.config.seed, "start": now()}
         self.write_json("provenance.json", known | {"status": "running"})
 
-    def withdraw(self, failure: BaseException) -> None:
-        """Note why a job of a sweep could not begin: it has failed only if it has nothing to go on from.
-
-        Any other run stays as it was.
-        """
-        if not (self.is_writer and self.is_job):
-            return
-        self.log_traceback(failure)
-        state = self.state
-        if state == "pending":
-            self.finish("failed", error=describe(failure))
-        elif state != "finished":
-            self.record(refused={"at": now(), "error": describe(failure)})
-
-    @classmethod
-    def open(cls, folder: Path) -> "Run":
-        """The run in an existing folder.
-
-        Raises:
-            UserError: if ``folder`` is not a run folder or its configuration has values that are not allowed.
-        """
-        missing = [name for name in ("config.yaml", "provenance.json") if not (folder / name).is_file()]
-        if missing:
-            what = f"has no {' and no '.join(missing)}" if folder.is_dir() else "does not exist"
-            what = "is a file" if folder.is_file() else what
-            found = [path.parent for path in folder.parent.glob("*/config.yaml")]
-            known = sorted(path.name for path in found if (path / "checkpoints" / "last.ckpt").exists())[-5:]
-            hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
-            raise UserError(f"{folder} is not a run folder: it {what}.{hint}")
-        run = cls(folder.resolve())
-        written = run.provenance
-        if int(written.get("format_version", 1)) > FORMAT_VERSION:
-            raise UserError(
-                f"{folder} was written by version {written.get('version', 'unknown')} of this project, in "
-                f"format {written['format_version']}; this is version {version()}, which reads up to format "
-                f"{FORMAT_VERSION}: update it"
-            )
-        if wrong := problems(run.config):  # the folder may come from a stranger
-            raise UserError("\n       ".join([f"{folder / 'config.yaml'} cannot be used:", *wrong]))
-        return run
-
     @property
     def config(self) -> DictConfig:
         """The run's resolved configuration."""
@@ -265,10 +210,10 @@ class Run:
         try:
             text = path.read_text()
             config = OmegaConf.create(text)
-        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as damage:
-            raise UserError(f"{path} is damaged: {str(damage).splitlines()[0]}") from damage
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as damage:
+            raise damaged(path, damage) from damage
         if not isinstance(config, DictConfig) or "${" in text:  # it was written resolved
-            raise UserError(f"{path} is damaged: it is not the resolved configuration of a run")
+            raise damaged(path, "it is not the resolved configuration of a run")
         for key, value in self.changes.items():
             OmegaConf.update(config, key, value)
         return config
@@ -276,27 +221,61 @@ class Run:
     @property
     def provenance(self) -> dict[str, Any]:
         """The content of ``provenance.json``."""
-        return self._read("provenance.json")
+        known = read_json(self.folder / "provenance.json")
+        status, format_version = known.get("status", "pending"), known.get("format_version", 1)
+        if status not in STATES or not isinstance(format_version, int):
+            raise damaged(self.folder / "provenance.json", "it has no known status or format_version")
+        return known
 
     @property
     def results(self) -> dict[str, Any]:
         """The content of ``results.json``; empty while there is none."""
-        return self._read("results.json")
+        return read_json(self.folder / "results.json")
 
     @property
     def metrics(self) -> list[dict[str, float | None]]:
         """The rows of ``metrics.csv``; ``None`` where a value was not measured."""
         path = self.folder / "metrics.csv"
-        if not path.exists():
+        try:
+            with path.open(newline="") as file:
+                rows = [*csv.DictReader(file, strict=True)]
+            return [{key: float(value) if value else None for key, value in row.items()} for row in rows]
+        except FileNotFoundError:
             return []
-        with path.open(newline="") as file:
-            return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+        except (OSError, ValueError, TypeError, csv.Error) as damage:
+            raise damaged(path, damage) from damage
 
     @property
     def summary(self) -> dict[str, Any]:
         """What the epochs so far amount to, see :func:`experiment.results.summary`."""
         checkpoint = self.config.callbacks.get("checkpoint") or {}
-        return summary(self.metrics, checkpoint.get("monitor", "val_acc"))
+        try:
+            return summary(self.metrics, checkpoint.get("monitor", "val_acc"))
+        except (KeyError, TypeError, ValueError) as lacking:
+            raise damaged(self.folder / "metrics.csv", f"{lacking!r}") from lacking
+
+    @property
+    def status(self) -> str:
+        """``pending``, ``running`` (or killed), ``finished``, ``interrupted`` or ``failed``."""
+        status: str = self.provenance.get("status", "pending")
+        return status
+
+    @property
+    def state(self) -> State:
+        """As :attr:`status`, but ``killed`` where nobody trains what is said to run, and ``diverged``."""
+        status = self.status
+        if status == "running":
+            return "running" if self.is_busy else "killed"
+        if status == "failed":
+            results = self.results  # without the key: written by version 0.1.0
+            diverged = results.get("diverged", "the loss became" in str(results.get("error", "")))
+            return "diverged" if diverged else "failed"
+        return cast(State, status)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.folder / "checkpoints" / "last.ckpt").exists()
 
     def checkpoint(self, name: str) -> Path:
         """The file of checkpoint ``best`` or ``last``, or of a path.
@@ -314,43 +293,16 @@ class Run:
         own = checkpoint.resolve().parent == (self.folder / "checkpoints").resolve()
         return f"evaluation_{checkpoint.stem}" + ("" if own else f"-{sha256(checkpoint)[:8]}")
 
-    @property
-    def status(self) -> str:
-        """``pending``, ``running`` (or killed), ``finished``, ``interrupted`` or ``failed``."""
-        status: str = self.provenance.get("status", "pending")
-        return status
-
-    @property
-    def state(self) -> State:
-        """As :attr:`status`, but ``killed`` where nobody trains what is said to run, and ``diverged``."""
-        if not (self.folder / "provenance.json").exists():
-            return "pending"
-        status = self.status
-        if status == "running":
-            return "running" if self.is_busy else "killed"
-        if status == "failed":
-            results = self.results  # without the key: written by version 0.1.0
-            diverged = results.get("diverged", "the loss became" in results.get("error", ""))
-            return "diverged" if diverged else "failed"
-        return cast(State, status)
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is something to go on from."""
-        return (self.folder / "checkpoints" / "last.ckpt").exists()
-
     def check_resumable(self) -> None:
         """See that there is something to go on from, and to do.
 
         Raises:
             UserError: if the run would meet the same end again, has no checkpoint, or too many epochs.
         """
-        epochs = self.changes.get("trainer.max_epochs")
-        if epochs is not None and epochs < len(self.metrics):
-            raise UserError(
-                f"trainer.max_epochs={epochs}: {self.folder} has {len(self.metrics)} epochs already"
-            )
-        if self.status == "finished" and (epochs is None or epochs == len(self.metrics)):
+        epochs, done = self.changes.get("trainer.max_epochs"), len(self.metrics)
+        if epochs is not None and epochs < done:
+            raise UserError(f"trainer.max_epochs={epochs}: {self.folder} has {done} epochs already")
+        if self.status == "finished" and (epochs is None or epochs == done):
             self.changes = {}
         state = self.state
         if at_start(state, self.has_checkpoint) != "begin":
@@ -360,7 +312,7 @@ class Run:
             raise UserError(
                 f"{self.folder} cannot be resumed, it would meet this again: {error}. Start a new run instead"
             )
-        if self.metrics:
+        if done:
             raise UserError(
                 f"{self.folder} has no checkpoint to go on from: checkpoints/last.ckpt is not there"
             )
@@ -385,17 +337,19 @@ class Run:
 
         Raises:
             Busy: if another process owns it.
-            UserError: if nothing can be written there.
+            CannotWrite: if nothing can be written there.
         """
-        if not os.access(self.folder, os.W_OK):
-            raise UserError(
-                f"{self.folder} cannot be written to: check its permissions, or copy it elsewhere"
-            )
         lock = FileLock(self.folder / LOCK, timeout=1)  # others look for an instant, see is_busy
         try:
+            if not os.access(self.folder, os.W_OK):
+                raise OSError("check its permissions, or copy it elsewhere")
             lock.acquire()
         except Timeout as taken:
             raise Busy(f"{self.folder} is being trained by another process: let it end") from taken
+        except OSError as failure:
+            raise CannotWrite(
+                f"{self.folder} cannot be written to: {failure.strerror or failure}"
+            ) from failure
         self._is_owner, self.has_begun = True, False
         try:
             yield
@@ -414,7 +368,7 @@ class Run:
             yield
             return
         try:
-            with self.locked(), self._logged():
+            with self.locked(), _copying_log(self.folder / "run.log"):
                 os.environ[FOLDER_VARIABLE] = str(self.folder)
                 try:
                     yield
@@ -426,32 +380,24 @@ class Run:
             raise
         except BaseException:
             if self.is_new and not self.has_begun:
-                shutil.rmtree(self.folder)  # or it would be offered as a run later
+                shutil.rmtree(self.folder, ignore_errors=True)  # or it would be offered as a run later
             raise
 
-    @contextmanager
-    def _logged(self) -> Iterator[None]:
-        handler = _Log(self.folder / "run.log")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger().addHandler(handler)
-        try:
-            yield
-        finally:
-            logging.getLogger().removeHandler(handler)
-            handler.close()
+    def fail(self, failure: BaseException, diverged: bool = False) -> None:
+        """Note a failure and, in ``run.log``, its traceback, as far as the disk takes them.
 
-    def fail(self, failure: BaseException, diverged: bool) -> None:
-        """Note a failure of the training and, in ``run.log``, its traceback, if the disk takes it."""
-        if not self.is_writer:
+        Before the training began only a job of a sweep does: it has failed if it was pending, and stays what
+        it was otherwise. Of any other run that could not begin nothing is noted.
+        """
+        if not self.is_writer or not (self.has_begun or self.is_job):
             return
-        self.log_traceback(failure)
-        with suppress(CannotWrite):  # else the run counts as killed, which it is
-            self.finish("failed", error=describe(failure), diverged=diverged)
-
-    def log_traceback(self, failure: BaseException) -> None:
-        """Add the traceback of ``failure`` to ``run.log``, if the disk takes it."""
-        with suppress(OSError), (self.folder / "run.log").open("a") as log:
-            log.write("".join(traceback.format_exception(failure)))
+        with suppress(OSError), (self.folder / "run.log").open("a") as file:
+            file.write("".join(traceback.format_exception(failure)))
+        with suppress(UserError):  # else the run counts as killed, which it is
+            if self.has_begun or self.status == "pending":
+                self.finish("failed", error=describe(failure), diverged=diverged)
+            elif self.status != "finished":
+                self.record(refused={"at": now(), "error": describe(failure)})
 
     def record(self, **facts: Any) -> None:
         """Add ``facts`` to ``provenance.json``."""
@@ -464,8 +410,6 @@ class Run:
             status: ``finished``, ``interrupted`` or ``failed``.
             **measured: what is known beyond ``metrics.csv``.
         """
-        if not self.is_writer:
-            return
         results = {"format_version": FORMAT_VERSION, "status": status, **self.summary, **measured}
         self.write_json("results.json", results)
         self.record(status=status, end=now())
@@ -476,32 +420,30 @@ class Run:
             text = json.dumps(json_numbers(content), indent=2, allow_nan=False)
             write_atomically(self.folder / name, text + "\n")
 
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        if not path.exists():
-            return {}
-        try:
-            content: dict[str, Any] = json.loads(path.read_text())
-        except json.JSONDecodeError as damage:
-            raise UserError(f"{path} is damaged: {damage}") from damage
-        return content
+
+@contextmanager
+def _copying_log(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path)
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # noqa: ARG005 – full disk
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def _meeting_point(parent: Path) -> Path | None:
     """Where the first of the processes that torchrun or srun started names the folder of their run."""
     known = os.environ
     if "TORCHELASTIC_RUN_ID" in known and int(known.get("WORLD_SIZE", 1)) > 1:
-        names: tuple[str, ...] = (
-            "MASTER_ADDR",
-            "MASTER_PORT",
-            "TORCHELASTIC_RUN_ID",
-            "TORCHELASTIC_RESTART_COUNT",
-        )
+        names = "MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID TORCHELASTIC_RESTART_COUNT"
     elif "SLURM_PROCID" in known and int(known.get("SLURM_NTASKS", 1)) > 1:
-        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+        names = "SLURM_JOB_ID SLURM_STEP_ID SLURM_RESTART_COUNT"
     else:
         return None
-    launch = "-".join(known.get(name, "0") for name in names)
+    launch = "-".join(known.get(name, "0") for name in names.split())
     return parent / f".launch-{re.sub(r'[^A-Za-z0-9.-]', '_', launch)}"
 
 

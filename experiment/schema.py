@@ -11,6 +11,7 @@ import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -29,6 +30,7 @@ from experiment.signature import (
     decorated,
     definition,
     described,
+    names_of,
     qualified,
     signature,
 )
@@ -141,44 +143,9 @@ KNOBS: dict[str, Knob] = {
     ),
     "optimizer.no_decay_on_norms_and_biases": Knob("bool", "no weight decay for norms and biases"),
     # data
-    "data.dataset": Knob("str", "which data set; set by data=…"),
     "data.root": Knob("path", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
-    "data.download": Knob("bool", "download the data set if it is not under data.root"),
-    "data.batch_size": _positive("int", "images a step and device"),
-    "data.val_fraction": Knob("float", "part of the training set kept for validation; 0 = none", "[0, 1)"),
-    "data.train_images": _positive(
-        "int", "train on so many images only, equally of each class", optional=True
-    ),
-    "data.augment": Knob("bool", "augment training images as the four knobs below say"),
-    "data.crop_padding": Knob("int", "random crop: pixels of padding on each side", "[0, inf)"),
-    "data.flip": Knob("float", "probability of a horizontal flip", "[0, 1]"),
-    "data.jitter": Knob("float", "brightness, contrast and saturation change by up to this factor", "[0, 1]"),
-    "data.rotation": Knob("float", "largest random rotation, in degrees", "[0, 180]"),
-    "data.crop_fill": Knob("str", "what a crop finds beside the image", choices=("black", "reflect")),
-    "data.flip_mode": Knob(
-        "str", "flip each image by chance, or in every second epoch", choices=("random", "alternating")
-    ),
-    "data.randaugment": Knob("int", "operations of RandAugment on each image", "[0, inf)"),
-    "data.randaugment_magnitude": Knob("int", "their strength", "[0, 30]"),
-    "data.cutout": Knob("int", "pixels of a side of a black square in each image", "[0, inf)"),
-    "data.mix": Knob(
-        "str", "mix the images of a batch, and labels", choices=("mixup", "cutmix"), optional=True
-    ),
-    "data.mix_alpha": _positive("float", "how even the parts are: 0.2 little, 1 anything"),
-    "data.size_schedule": _positive(
-        "list[int]", "heights of training images, each for an equal part of the epochs", optional=True
-    ),
-    "data.image_size": _positive("int", "resize a folder's images to this many pixels a side", optional=True),
-    "data.channels": Knob("int", "channels of a folder's images: 1, 3 or 4", "[1, 4]", optional=True),
-    "data.test_fraction": Knob("float", "part of a folder without test/ that becomes the test set", "(0, 1)"),
-    "data.background": Knob("str", "colour behind transparent images", choices=("white", "black", "grey")),
     "data.cache": Knob(
         "path", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
-    ),
-    "data.on_leak": Knob(
-        "str",
-        "a test image is also a training image, or one image has two classes: warn, stop, or leave it out",
-        choices=("warn", "error", "drop"),
     ),
     # trainer
     "trainer.max_epochs": _positive("int", "epochs to train"),
@@ -188,8 +155,11 @@ KNOBS: dict[str, Knob] = {
     "trainer.strategy": Knob("str", "how devices share the work", choices=("auto", "ddp")),
     "trainer.sync_batchnorm": Knob("bool", "normalise over the batches of all devices (GPUs only)"),
     "trainer.precision": Knob(
-        "str", "floating-point format", choices=("32-true", "64-true", "bf16-mixed", "16-mixed")
+        "str",
+        "floating-point format; auto = what this machine is fastest in",
+        choices=("auto", "32-true", "64-true", "bf16-mixed", "16-mixed"),
     ),
+    "trainer.compile": Knob("bool", "have torch compile the network: pays on GPUs, needs a C++ compiler"),
     "trainer.deterministic": Knob("bool", "only algorithms that give the same bits again on a GPU"),
     "trainer.gradient_clip_val": Knob("float", "largest gradient norm", "(0, inf)", optional=True),
     "trainer.accumulate_grad_batches": _positive("int", "batches whose gradients make one step"),
@@ -249,7 +219,13 @@ def refusal(target: str) -> str | None:
         return f"{root} is not a package that is trusted here. If you trust its code: {named}"
     found = definition(target)
     if found is None:
-        return f"there is no such thing: {package} has no {name}"
+        there = names_of(package)
+        if there is not None:
+            return f"there is no such thing: {package} has no {name}.{nearest(name, there)}"
+        if find_spec(root) is not None:
+            return f"there is no such thing: no module {package}"
+        places = "looked for in this folder, in PYTHONPATH and among what is installed"
+        return f"there is no such thing: no package {root}, {places}"
     home = found.module.partition(".")[0]
     if isinstance(found.node, ast.FunctionDef):
         is_registered = f"{found.module}.".startswith(tuple(f"{module}." for module in FUNCTIONS))
@@ -449,7 +425,8 @@ def _faults_of_component(
         if name in ("_target_", "_partial_"):
             continue
         if name not in taken.knobs and not taken.is_open:
-            yield dotted, unknown(dotted, known) if known else f"{dotted}: {target} takes no {name}"
+            own = [f"{key}.{knob}" for knob in taken.knobs]
+            yield dotted, unknown(dotted, known or own)
         elif key.startswith(("callbacks.", "logger.")) and _leaves_run_folder(value):
             yield (
                 dotted,

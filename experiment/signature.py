@@ -12,7 +12,6 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
-from types import EllipsisType
 
 from experiment.knob import Knob, text
 
@@ -61,6 +60,20 @@ def ancestors(name: str) -> frozenset[str]:
         return frozenset()
     bases = (ancestors(full) for base in found.node.bases if (full := qualified(base, found.module)))
     return frozenset({found.name}).union(*bases)
+
+
+@cache
+def names_of(module: str) -> frozenset[str] | None:
+    """The names that can be taken from a module; None if its source is not found."""
+    names, starred, read = _read(module), [module], set[str]()
+    if names is None:
+        return None
+    while starred:
+        other = starred.pop()
+        if other not in read and (names := _read(other)):
+            read |= {other, *names.defined, *names.imported}
+            starred += names.starred
+    return frozenset(name for name in read if "." not in name)
 
 
 def decorated(module: str, decorator: str) -> list[str]:
@@ -181,76 +194,56 @@ def signature(target: str, given: int = 0, named: tuple[str, ...] = ()) -> Signa
     """
     found = definition(target)
     assert found is not None
-    knobs, required, is_open = _arguments(found)
-    names = [name for name in list(knobs)[given:] if name not in named]
-    return Signature({name: knobs[name] for name in names}, required & set(names), is_open)
+    every = _arguments(found)
+    knobs = {name: knob for name, knob in list(every.knobs.items())[given:] if name not in named}
+    return Signature(knobs, every.required & knobs.keys(), every.is_open)
 
 
-_Arguments = tuple[dict[str, Knob], frozenset[str], bool]
-"""Knobs in the order of the signature, names of those without a default, whether others are taken, too."""
-
-
-def _arguments(found: Definition) -> _Arguments:
+def _arguments(found: Definition) -> Signature:
+    """All that is declared, ``self`` left out."""
     node, module = found.node, found.module
     if isinstance(node, ast.FunctionDef):
         return _of_function(node, module, ast.get_docstring(node) or "")
     if not isinstance(node, ast.ClassDef):
-        return {}, frozenset(), True
+        return Signature({}, frozenset(), True)
     docstring = ast.get_docstring(node) or ""
+    bases = [definition(full) for base in node.bases if (full := qualified(base, module))]
+    classes = [base for base in bases if base and isinstance(base.node, ast.ClassDef)]
+    inherited = _arguments(classes[0]) if classes else Signature({}, frozenset(), False)
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             docstring += f"\n{ast.get_docstring(statement) or ''}"
-            knobs, required, is_open = _of_function(statement, module, docstring)
-            own = dict(list(knobs.items())[1:]), required - set(list(knobs)[:1]), is_open  # without self
-            passes_on = statement.args.vararg and statement.args.kwarg and not own[0]
-            return _inherited(node, module) if passes_on else own
-    inherited = _inherited(node, module)
-    if not (any("dataclass" in ast.unparse(mark) for mark in node.decorator_list) or _is_typed_dict(node)):
+            own = _of_function(statement, module, docstring, is_method=True)
+            passes_on = statement.args.vararg and statement.args.kwarg and not own.knobs
+            return inherited if passes_on else own
+    marks = [*node.decorator_list, *node.bases]
+    if not any(re.search(r"\bdataclass\b|\bTypedDict$", ast.unparse(mark)) for mark in marks):
         return inherited
-    knobs, missing = dict(inherited[0]), set(inherited[1])
+    knobs, required, documented = dict(inherited.knobs), set(inherited.required), _documented(docstring)
     for field in node.body:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             name = field.target.id
-            knobs[name] = _knob(field.annotation, field.value, module, _documented(docstring).get(name, ""))
-            if field.value is None:
-                missing.add(name)
-    return knobs, frozenset(missing), False
+            knobs[name] = _knob(field.annotation, field.value, module, documented.get(name, ""))
+            required |= {name} if field.value is None else set()
+    return Signature(knobs, frozenset(required), False)
 
 
-def _inherited(node: ast.ClassDef, module: str) -> _Arguments:
-    bases = [definition(full) for base in node.bases if (full := qualified(base, module))]
-    classes = [base for base in bases if base and isinstance(base.node, ast.ClassDef)]
-    return next(map(_arguments, classes), ({}, frozenset(), False))
-
-
-def _is_typed_dict(node: ast.ClassDef) -> bool:
-    return any(ast.unparse(base).endswith("TypedDict") for base in node.bases)
-
-
-def _of_function(node: ast.FunctionDef, module: str, docstring: str) -> _Arguments:
-    positional = [*node.args.posonlyargs, *node.args.args]
-    defaults: dict[str, ast.expr | None] = dict.fromkeys(argument.arg for argument in positional)
-    given = node.args.defaults
-    defaults |= {a.arg: d for a, d in zip(positional[len(positional) - len(given) :], given, strict=True)}
-    defaults |= {a.arg: d for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)}
-    documented = _documented(docstring)
-    knobs = {
-        argument.arg: _knob(
-            argument.annotation, defaults[argument.arg], module, documented.get(argument.arg, "")
-        )
-        for argument in [*positional, *node.args.kwonlyargs]
-    }
-    required = frozenset(name for name, default in defaults.items() if default is None)
-    more = node.args.kwarg
-    if more is None:
-        return knobs, required, False
-    annotation = more.annotation
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Unpack"):
-        full = qualified(annotation.slice, module)
+def _of_function(node: ast.FunctionDef, module: str, docstring: str, *, is_method: bool = False) -> Signature:
+    args = node.args
+    positional = [*args.posonlyargs, *args.args]
+    without: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults))
+    pairs = [*zip(positional, [*without, *args.defaults], strict=True)][is_method:]
+    pairs += zip(args.kwonlyargs, args.kw_defaults, strict=True)
+    said = _documented(docstring)
+    knobs = {a.arg: _knob(a.annotation, default, module, said.get(a.arg, "")) for a, default in pairs}
+    required = frozenset(argument.arg for argument, default in pairs if default is None)
+    more = args.kwarg and args.kwarg.annotation
+    if isinstance(more, ast.Subscript) and ast.unparse(more.value).endswith("Unpack"):
+        full = qualified(more.slice, module)
         if full and (typed_dict := definition(full)):
-            inner, needed, is_open = _arguments(typed_dict)
-            return knobs | inner, required | needed, is_open
-    return knobs, required, True
+            inner = _arguments(typed_dict)
+            return Signature(knobs | inner.knobs, required | inner.required, inner.is_open)
+    return Signature(knobs, required, args.kwarg is not None)
 
 
 def _documented(docstring: str) -> dict[str, str]:
@@ -301,32 +294,27 @@ def _type(node: ast.expr, module: str) -> Knob:
 
 
 def _generic(name: str, inner: list[ast.expr], module: str) -> Knob:
+    constants = [part.value for part in inner if isinstance(part, ast.Constant)]
     if name == "Annotated":
         knob = _type(inner[0], module)
-        for note in (part.value for part in inner[1:] if isinstance(part, ast.Constant)):
-            if isinstance(note, str) and INTERVAL.fullmatch(note):
-                knob = replace(knob, interval=note)
-            elif isinstance(note, str):
-                knob = replace(knob, meaning=note)
+        for note in (note for note in constants if isinstance(note, str)):
+            is_interval = INTERVAL.fullmatch(note)
+            knob = replace(knob, interval=note) if is_interval else replace(knob, meaning=note)
         return knob
     if name == "Literal":
-        values = tuple(part.value for part in inner if isinstance(part, ast.Constant))
-        choices = tuple(value for value in values if value is not None)
-        return Knob(type(choices[0]).__name__, choices=choices, optional=None in values)
+        choices = tuple(value for value in constants if value is not None)
+        return Knob(type(choices[0]).__name__, choices=choices, optional=None in constants)
     knobs = [
-        _type(part, module)
-        for part in inner
-        if not isinstance(part.value if isinstance(part, ast.Constant) else None, EllipsisType)
+        _type(part, module) for part in inner if not (isinstance(part, ast.Constant) and part.value is ...)
     ]
-    if name == "Optional":
-        return _union([*knobs, NULL])
-    if name == "Union":
-        return _union(knobs)
+    if name in ("Optional", "Union"):
+        return _union([*knobs, *[NULL] * (name == "Optional")])
+    is_tuple = name.lower() == "tuple"
     if name.lower() in ("list", "sequence", "iterable", "collection") or (
-        name.lower() == "tuple" and len(knobs) < len(inner)
+        is_tuple and len(knobs) < len(inner)
     ):
         return replace(knobs[0], kind=f"list[{knobs[0].kind}]", optional=False)
-    if name.lower() == "tuple":
+    if is_tuple:
         return replace(knobs[0], kind=f"tuple[{', '.join(knob.kind for knob in knobs)}]", optional=False)
     return Knob("dict") if name.lower() in ("dict", "mapping") else ANY
 
@@ -337,7 +325,6 @@ def _union(knobs: list[Knob]) -> Knob:
     if not typed:
         return replace(ANY, optional=optional)
     kinds = dict.fromkeys(kind for knob in typed for kind in knob.kind.split(" | "))
-    choices = (
-        tuple(choice for knob in typed for choice in knob.choices) if all(k.choices for k in typed) else ()
-    )
+    has_choices = all(knob.choices for knob in typed)
+    choices = tuple(choice for knob in typed for choice in knob.choices) if has_choices else ()
     return replace(typed[0], kind=" | ".join(kinds), choices=choices, optional=optional)

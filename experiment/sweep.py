@@ -5,7 +5,6 @@ one run folder a job, whose name ends in a digest of the job's configuration: th
 again, a changed configuration is another job.
 """
 
-import json
 import logging
 import re
 import shlex
@@ -15,7 +14,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from omegaconf import DictConfig
 from experiment.config import digest
 from experiment.entry_point import invocation
 from experiment.errors import UserError
+from experiment.files import damaged, make_folder, read_json
 from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
@@ -71,24 +71,22 @@ class Job:
     @property
     def status(self) -> str:
         """As :attr:`Run.state`, where ``diverged`` is a way to have ``failed``."""
-        state = self.run.state
-        return "failed" if state == "diverged" else state
+        return self.run.state.replace("diverged", "failed")
 
     def prepare(self) -> bool:
         """Make the folder ready for training; False if that is done, or another process does it."""
-        self.run.folder.mkdir(exist_ok=True)
-        try:
-            with self.run.locked():
-                action = at_start(self.run.state, self.run.has_checkpoint)
-                if action == "continue":
-                    self.run.reopen(self.config)
-                elif action == "begin":
-                    if aside := self.run.clear():
-                        log.warning(f"{self.label} begins anew: its finished epochs were moved to {aside}")
-                    self.run.write_pending(self.config, self.choices)
-                return action != "leave"
-        except Busy:
-            return False
+        make_folder(self.run.folder)
+        with suppress(Busy), self.run.locked():
+            action = at_start(self.run.state, self.run.has_checkpoint)
+            if action == "continue":  # its data may have moved since
+                self.run.configure(self.config)
+                self.run.record(refused=None)
+            elif action == "begin":
+                if aside := self.run.clear():
+                    log.warning(f"{self.label} begins anew: its finished epochs were moved to {aside}")
+                self.run.write_pending(self.config, self.choices)
+            return action != "leave"
+        return False
 
 
 class Sweep:
@@ -139,16 +137,12 @@ class Sweep:
 
         From here on the configuration is fixed: jobs read it from their folders.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        holder = Run(self.folder)
-        try:
-            sessions = json.loads((self.folder / "sweep.json").read_text())["sessions"]
-        except FileNotFoundError:
-            sessions = []
-        except (json.JSONDecodeError, KeyError) as damage:
-            raise UserError(f"{self.folder / 'sweep.json'} is damaged: {damage!r}. Remove it") from damage
+        make_folder(self.folder)
+        sessions = read_json(self.folder / "sweep.json").get("sessions", [])
+        if not isinstance(sessions, list):
+            raise damaged(self.folder / "sweep.json", "sessions is no list. Remove the file")
         self._before = len(sessions) if self._before is None else self._before  # later rounds are one session
-        holder.write_json(
+        Run(self.folder).write_json(
             "sweep.json",
             {
                 "format_version": FORMAT_VERSION,
@@ -219,12 +213,13 @@ class Sweep:
 
     def _look(self) -> None:
         for job, before in list(self._unreported.items()):
-            if (ended := _ended(job.run)) and ended != before:
-                del self._unreported[job]
-                self._worked += job.run.results.get("seconds", 0.0)
-                left = len(self._unreported)
-                line = f"[{len(self.jobs) - left}/{len(self.jobs)}] {job.label}  {outcome(job.run)}"
-                print(f"{line}  {left} left{self._estimated_end()}" if left else line, flush=True)
+            with suppress(UserError):  # the summary names a damaged folder
+                if (ended := _ended(job.run)) and ended != before:
+                    del self._unreported[job]
+                    self._worked += job.run.results.get("seconds", 0.0)
+                    left = len(self._unreported)
+                    line = f"[{len(self.jobs) - left}/{len(self.jobs)}] {job.label}  {outcome(job.run)}"
+                    print(f"{line}  {left} left{self._estimated_end()}" if left else line, flush=True)
 
     def _estimated_end(self) -> str:
         left = self.seconds_left()
@@ -253,17 +248,28 @@ class Sweep:
         return "\n".join(lines), complete
 
 
+def jobs_in(folder: Path) -> dict[Path, dict[str, str]]:
+    """Run folder → swept keys with their values, of the jobs of the sweep in ``folder``; empty if it is none.
+
+    Raises:
+        UserError: if ``sweep.json`` is damaged.
+    """
+    path = folder / "sweep.json"
+    try:
+        return {folder / job["folder"]: dict(job["overrides"]) for job in read_json(path).get("jobs", [])}
+    except (TypeError, ValueError, KeyError) as lacking:
+        raise damaged(path, f"{lacking!r}") from lacking
+
+
 def swept(run: Run) -> dict[str, str]:
     """The swept keys of the sweep that ``run`` is a job of, with its values; empty outside a sweep."""
-    path = run.folder.parent / "sweep.json"
-    jobs = json.loads(path.read_text())["jobs"] if path.exists() else []
-    return next((dict(job["overrides"]) for job in jobs if job["folder"] == run.folder.name), {})
+    return jobs_in(run.folder.parent).get(run.folder, {})
 
 
 def _ended(run: Run) -> tuple[Any, ...] | None:
     """When and how the last attempt at a run ended; None while it goes on or there is none."""
     noted = run.provenance
-    has_ended = noted.get("status") not in ("pending", "running") or "refused" in noted
+    has_ended = run.status not in ("pending", "running") or noted.get("refused")
     return (noted.get("end"), noted.get("refused")) if has_ended else None
 
 

@@ -1,6 +1,5 @@
 """The run that a composed configuration means: a new one, one to go on with, or a job of a sweep."""
 
-import json
 import logging
 import os
 import platform
@@ -9,8 +8,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +23,7 @@ from experiment.errors import UserError
 from experiment.provenance import hardware
 from experiment.run import Run
 from experiment.schema import problems
-from experiment.sweep import Job, problems_in_sweep
+from experiment.sweep import Job, jobs_in, problems_in_sweep
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def termination_signals() -> list[int]:
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
-def install_handler(number: int, handler: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
+def install_handler(number: int, handler: Callable[[int, FrameType | None], None]) -> Callable[[], object]:
     """Handle a signal, unless this process ignores it (as under nohup) or this is not its main thread.
 
     Returns:
@@ -50,11 +50,7 @@ def install_handler(number: int, handler: Callable[[int, FrameType | None], None
     if threading.current_thread() is not threading.main_thread() or former in (signal.SIG_IGN, None):
         return lambda: None
     signal.signal(number, handler)
-
-    def restore() -> None:
-        signal.signal(number, former)
-
-    return restore
+    return partial(signal.signal, number, former)
 
 
 @contextmanager
@@ -64,12 +60,10 @@ def ending_on_signals() -> Iterator[None]:
     def end(*_: object) -> None:
         raise SystemExit(PREEMPTED)
 
-    restore = [install_handler(number, end) for number in termination_signals()]
-    try:
+    with ExitStack() as restored:
+        for number in termination_signals():
+            restored.callback(install_handler(number, end))
         yield
-    finally:
-        for former in restore:
-            former()
 
 
 def requeue_slurm_job() -> None:
@@ -81,10 +75,9 @@ def requeue_slurm_job() -> None:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
-    except OSError as failure:
-        log.warning(f"Slurm job {job} was not requeued: {failure}")
-    except subprocess.CalledProcessError as failure:
-        log.warning(f"Slurm job {job} was not requeued: {failure.stderr.strip()}")
+    except (OSError, subprocess.CalledProcessError) as failure:
+        reason = failure.stderr.strip() if isinstance(failure, subprocess.CalledProcessError) else failure
+        log.warning(f"Slurm job {job} was not requeued: {reason}")
 
 
 def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
@@ -189,7 +182,7 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
         run = Run.open(Path(composed.resume))
         run.is_job = True
     else:
-        config = run_config(composed)
+        config = run_config(composed, folder)
         if wrong := problems_in_sweep(config):
             raise UserError("\n       ".join(wrong))
         task = (override.lstrip("+") for override in hydra_config.overrides.task)
@@ -210,14 +203,13 @@ def _has_failed(folder: Path) -> bool:
     The sweeper has made the jobs that failed before pending again. Another sweeper than ours leaves no list
     of its jobs; there, what counts is a failure since this process began to work for it.
     """
-    began = os.environ.setdefault("SWEEP_BEGAN", str(time.time()))
-    listed = folder / "sweep.json"
-    jobs = [job["folder"] for job in json.loads(listed.read_text())["jobs"]] if listed.exists() else None
+    began = float(os.environ.setdefault("SWEEP_BEGAN", str(time.time())))
+    jobs = jobs_in(folder)
     for path in folder.glob("*/provenance.json"):
-        is_of_session = path.parent.name in jobs if jobs is not None else path.stat().st_mtime >= float(began)
-        noted = json.loads(path.read_text())
-        if is_of_session and (noted["status"] == "failed" or "refused" in noted):
-            return True
+        if path.parent in jobs if jobs else path.stat().st_mtime >= began:
+            noted = Run(path.parent).provenance
+            if noted.get("status") == "failed" or noted.get("refused"):
+                return True
     return False
 
 

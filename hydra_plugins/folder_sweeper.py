@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from experiment.claims import problems_of_claims
 from experiment.config import choices, override_lists, run_config
 from experiment.entry_point import stop, trusted_packages
 from experiment.errors import UserError
+from experiment.files import CannotWrite
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
 from experiment.worker import PREEMPTED, be_parent
@@ -72,7 +74,7 @@ class JobComposer:
         base = self._bases[alike]
         for key, value in values.items():
             OmegaConf.update(base, key, self._parse(f"{key}={value}"), merge=True, force_add=True)
-        return run_config(base), choices(base.hydra)
+        return run_config(base, Path(base.hydra.sweep.dir).absolute()), choices(base.hydra)
 
     @functools.cache  # noqa: B019 – as long as the sweep
     def _is_plain(self, key: str) -> bool:
@@ -118,7 +120,7 @@ class FolderSweeper(Sweeper):
         code = 0
         while todo is not None and not code:
             if todo:
-                print(f"{len(todo)} job{'s' * (len(todo) > 1)} → {sweep.folder}", flush=True)
+                print(f"{len(todo)} job{'s' * (len(todo) > 1)} → {os.path.relpath(sweep.folder)}", flush=True)
             with sweep.watched():
                 code = self._launch(todo)
             todo = None if code else next(rounds, None)
@@ -187,8 +189,6 @@ class FolderSweeper(Sweeper):
         here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH"), *here]))
         be_parent()
-        folder = os.path.relpath(self.config.hydra.sweep.dir)  # type: ignore[union-attr]
-        print(f"{len(todo)} job{'s' * (len(todo) != 1)} → {folder}", file=sys.stderr, flush=True)
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]
@@ -212,10 +212,7 @@ def _record_failure(job: Job, returned: JobReturn) -> None:
     error = returned._return_value
     if returned.status != JobStatus.FAILED or isinstance(error, Busy):
         return
-    try:
-        with job.run.locked():
-            noted = job.run.provenance.get("refused", job.run.results).get("error")
-            if job.run.state != "finished" and noted != describe(error):
-                job.run.withdraw(error)
-    except Busy:
-        pass  # who trains it now notes what becomes of it
+    with suppress(Busy, CannotWrite), job.run.locked():  # who trains it now notes what becomes of it
+        noted = (job.run.provenance.get("refused") or job.run.results).get("error")
+        if job.run.state != "finished" and noted != describe(error):
+            job.run.fail(error)

@@ -28,6 +28,7 @@ from custom_backend.array import Array, library, require
 from custom_backend.array import namespace as array_module
 from custom_backend.functional import loss
 from custom_backend.layers import FEATURES
+from lightning_modules.focal_loss import FocalLoss
 
 ENGINES = ("auto", "numpy", "cupy")
 
@@ -146,11 +147,11 @@ class _Network(torch.autograd.Function):
         *entries: Tensor,
     ) -> Tensor:
         with on_device(x.device):
-            state, array = dict(zip(layer.names, map(to_array, entries), strict=True)), _batch_last(x)
+            state, array = dict(zip(layer.shapes, map(to_array, entries), strict=True)), _batch_last(x)
             result, saved = layer.forward(state, array, training, rng)
             y = _batch_first(result)
             ctx.layer = layer
-            named = zip(layer.names, entries, strict=True)
+            named = zip(layer.shapes, entries, strict=True)
             parameters = [entry for name, entry in named if name.endswith(("weight", "bias"))]
             _save(ctx, saved, parameters, [(x, array), (y, result)])
             return y
@@ -160,7 +161,7 @@ class _Network(torch.autograd.Function):
         needs_input_grad = ctx.needs_input_grad[3]
         with on_device(grad.device):
             grad_x, gradients = ctx.layer.backward(_load(ctx), _batch_last(grad), needs_input_grad)
-            by_entry = [to_tensor(gradients[n]) if n in gradients else None for n in ctx.layer.names]
+            by_entry = [to_tensor(gradients[n]) if n in gradients else None for n in ctx.layer.shapes]
             return None, None, None, _batch_first(grad_x) if needs_input_grad else None, *by_entry
 
 
@@ -199,10 +200,10 @@ def _build(layer: Any, *settings: Any) -> cb.Layer:
 class _Engine(nn.Module):
     """Comes before a class of torch.nn, whose parameters it keeps and whose arithmetic the library does."""
 
-    engine: str = "auto"
+    engine: str
     layer: ClassVar[type[cb.Layer]]
-    settings: ClassVar[tuple[str, ...]] = ()  # the attributes that the layer is built from
-    only: ClassVar[dict[str, Any]] = {}  # of other attributes: the one value that the library knows
+    settings: ClassVar[list[str]]  # see LAYERS
+    only: ClassVar[dict[str, Any]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         name = type(self).__name__
@@ -213,7 +214,7 @@ class _Engine(nn.Module):
         except RuntimeError as error:  # of a tensor with a negative size
             got = f"{args} {kwargs}: {error}"
             raise ValueError(f"{name}: expected settings of torch.nn.{name}, got {got}") from error
-        for entry in self._layer().names:  # settings that the library does not have are an error at once
+        for entry in self._layer().shapes:  # settings that the library does not have are an error at once
             require(getattr(self, entry) is not None, self, f"a {entry}", "None")
 
     def _layer(self) -> cb.Layer:
@@ -249,18 +250,23 @@ def _run(modules: list[_Engine], x: Tensor) -> Tensor:
     layer = layers[0] if len(layers) == 1 else _build(cb.Sequential, *layers)
     entries: list[Tensor] = []
     for module, each in zip(modules, layers, strict=True):
-        state = [getattr(module, name) for name in each.names]
+        state = [getattr(module, name) for name in each.shapes]
         _check_device(module, module.engine, x, state)
         _check_axes(module, module.layout, x)
         entries += state
-    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
-        x = x.float()
-    kinds = (torch.float32, torch.float64)
-    require(x.dtype in kinds, modules[0], "float32 or float64", x.dtype)
+    x = _single_or_double(modules[0], x)
     training = modules[0].training
-    draws = training and any(isinstance(module, nn.Dropout) for module in modules)
+    draws = training and any(isinstance(module, _Random) for module in modules)
     rng = np.random.default_rng(int(torch.randint(2**62, ()))) if draws else None
     return _Network.apply(layer, training, rng, x, *entries)  # type: ignore[no-any-return]
+
+
+def _single_or_double(where: object, x: Tensor) -> Tensor:
+    """`x` in a dtype that the library knows; under autocast that is float32."""
+    if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
+        x = x.float()
+    require(x.dtype in (torch.float32, torch.float64), where, "float32 or float64", x.dtype)
+    return x
 
 
 def _check_axes(where: object, layout: str, x: Tensor) -> None:
@@ -280,45 +286,10 @@ def _check_device(where: object, engine: str, x: Tensor, others: Iterable[Tensor
         require(other.device == device, where, f"everything on {device}", other.device)
 
 
-class Conv2d(_Engine, nn.Conv2d):
-    """torch.nn.Conv2d, padded with zeros."""
+class _LastAxis(_Engine):
+    """A normalisation over the last axis, the channels of (batch, …, channels)."""
 
-    layer = cb.Conv2d
-    settings = (
-        "in_channels", "out_channels", "kernel_size", "stride", "padding", "has_bias", "dilation", "groups"
-    )  # fmt: skip
-    only: ClassVar = {"padding_mode": "zeros"}
-
-
-class Linear(_Engine, nn.Linear):
-    """torch.nn.Linear on (batch, features)."""
-
-    layer = cb.Linear
-    settings = ("in_features", "out_features", "has_bias")
-
-
-class BatchNorm2d(_Engine, nn.BatchNorm2d):
-    """torch.nn.BatchNorm2d with weight, bias and running statistics."""
-
-    layer = cb.BatchNorm2d
-    settings = ("num_features", "eps", "momentum")
-    only: ClassVar = {"affine": True, "track_running_stats": True}
-
-
-class GroupNorm(_Engine, nn.GroupNorm):
-    """torch.nn.GroupNorm with weight and bias."""
-
-    layer = cb.GroupNorm
-    settings = ("num_channels", "eps", "num_groups")
-    only: ClassVar = {"affine": True}
-
-
-class LayerNorm(_Engine, nn.LayerNorm):
-    """torch.nn.LayerNorm over the last axis, the channels of (batch, …, channels), with weight and bias."""
-
-    layer = cb.LayerNorm
-    settings = ("features", "eps")
-    only: ClassVar = {"elementwise_affine": True}
+    normalized_shape: tuple[int, ...]
 
     @property
     def features(self) -> int:
@@ -333,83 +304,15 @@ class LayerNorm(_Engine, nn.LayerNorm):
         return super().forward(input.movedim(-1, 1)).movedim(1, -1)
 
 
-class MaxPool2d(_Engine, nn.MaxPool2d):
-    """torch.nn.MaxPool2d without dilation, rounding sizes down."""
+class _Random(_Engine):
+    """Dropout; the seed of each mask comes from torch's generator."""
 
-    layer = cb.MaxPool2d
-    settings = ("kernel_size", "stride", "padding")
-    only: ClassVar = {"dilation": 1, "ceil_mode": False, "return_indices": False}
-
-
-class AvgPool2d(_Engine, nn.AvgPool2d):
-    """torch.nn.AvgPool2d, counting the border, rounding sizes down."""
-
-    layer = cb.AvgPool2d
-    settings = ("kernel_size", "stride", "padding")
-    only: ClassVar = {"ceil_mode": False, "count_include_pad": True, "divisor_override": None}
-
-
-class AdaptiveAvgPool2d(_Engine, nn.AdaptiveAvgPool2d):
-    """torch.nn.AdaptiveAvgPool2d to a fixed size."""
-
-    layer = cb.AdaptiveAvgPool2d
-    settings = ("output_size",)
-
-
-class Dropout(_Engine, nn.Dropout):
-    """torch.nn.Dropout; the seed of each mask comes from torch's generator."""
-
-    layer = cb.Dropout
-    settings = ("p",)
+    p: float
 
     @property
     def idle(self) -> bool:
         """In evaluation, and where p is 0."""
         return not self.training or self.p == 0
-
-
-class LeakyReLU(_Engine, nn.LeakyReLU):
-    """torch.nn.LeakyReLU, never in place."""
-
-    layer = cb.LeakyReLU
-    settings = ("negative_slope",)
-
-
-class ReLU(_Engine, nn.ReLU):
-    """torch.nn.ReLU, never in place."""
-
-    layer = cb.ReLU
-
-
-class SELU(_Engine, nn.SELU):
-    """torch.nn.SELU, never in place."""
-
-    layer = cb.SELU
-
-
-class SiLU(_Engine, nn.SiLU):
-    """torch.nn.SiLU, never in place."""
-
-    layer = cb.SiLU
-
-
-class GELU(_Engine, nn.GELU):
-    """torch.nn.GELU, not approximated."""
-
-    layer = cb.GELU
-    only: ClassVar = {"approximate": "none"}
-
-
-class Sigmoid(_Engine, nn.Sigmoid):
-    """torch.nn.Sigmoid."""
-
-    layer = cb.Sigmoid
-
-
-class Tanh(_Engine, nn.Tanh):
-    """torch.nn.Tanh."""
-
-    layer = cb.Tanh
 
 
 class _OverClasses(_Engine):
@@ -425,18 +328,6 @@ class _OverClasses(_Engine):
     def layout(self) -> str:
         """The last axis is that after the batch only if there are two."""
         return FEATURES if self.dim == -1 else ""
-
-
-class Softmax(_OverClasses, nn.Softmax):
-    """torch.nn.Softmax over the classes."""
-
-    layer = cb.Softmax
-
-
-class LogSoftmax(_OverClasses, nn.LogSoftmax):
-    """torch.nn.LogSoftmax over the classes."""
-
-    layer = cb.LogSoftmax
 
 
 class Sequential(nn.Sequential):
@@ -495,7 +386,7 @@ class CustomCrossEntropyLoss(nn.CrossEntropyLoss):
         return _apply_loss("CrossEntropyLoss", functions, input, target, *settings)
 
 
-class CustomFocalLoss(nn.Module):
+class CustomFocalLoss(FocalLoss):
     """The library's focal loss, for logits (batch, classes) of any engine.
 
     Args:
@@ -504,18 +395,12 @@ class CustomFocalLoss(nn.Module):
         reduction: "mean" over the batch (not weighted), "sum" or "none".
     """
 
-    alpha: float | Tensor
-
     def __init__(
         self, alpha: float | Sequence[float] = 0.25, gamma: float = 2.0, reduction: str = "mean"
     ) -> None:
-        super().__init__()
-        loss.check_loss("FocalLoss", reduction, gamma=gamma, alpha=alpha)
-        self.gamma, self.reduction = gamma, reduction
-        if isinstance(alpha, Sequence):
-            self.register_buffer("alpha", torch.tensor(alpha, dtype=torch.float32), persistent=False)
-        else:
-            self.alpha = alpha
+        super().__init__(alpha, gamma)
+        loss.check_loss("FocalLoss", reduction)
+        self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """(N, C) logits and (N,) integer targets to the mean, the sum or (N,) values."""
@@ -548,10 +433,7 @@ def _apply_loss(
     _check_device(where, "auto", predicted, others)
     derived = torch.is_grad_enabled() and any(other.requires_grad for other in others)
     require(not derived, where, "targets and weights without a gradient", "one that requires it")
-    if torch.is_autocast_enabled(predicted.device.type):
-        predicted = predicted.float()
-    kinds = (torch.float32, torch.float64)
-    require(predicted.dtype in kinds, where, "float32 or float64", predicted.dtype)
+    predicted = _single_or_double(where, predicted)
     return _Loss.apply(functions, predicted, target, *settings)  # type: ignore[no-any-return]
 
 
@@ -570,30 +452,38 @@ class _Namespace(SimpleNamespace):
         raise _UnknownName(f"engine {self.engine}: expected a layer such as {', '.join(close)}, got {name!r}")
 
 
-LAYERS = (
-    Conv2d, Linear, BatchNorm2d, GroupNorm, LayerNorm, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Dropout,
-    LeakyReLU, ReLU, SELU, SiLU, GELU, Sigmoid, Tanh, Softmax, LogSoftmax,
-)  # fmt: skip
+# fmt: off
+# Classes of torch.nn: the attributes that the library's layer is built from, and the one value of others.
+LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Conv2d": ("in_channels out_channels kernel_size stride padding has_bias dilation groups",
+               {"padding_mode": "zeros"}),
+    "Linear": ("in_features out_features has_bias", {}),
+    "BatchNorm2d": ("num_features eps momentum", {"affine": True, "track_running_stats": True}),
+    "GroupNorm": ("num_channels eps num_groups", {"affine": True}),
+    "LayerNorm": ("features eps", {"elementwise_affine": True}),
+    "MaxPool2d": ("kernel_size stride padding", {"dilation": 1, "ceil_mode": False, "return_indices": False}),
+    "AvgPool2d": ("kernel_size stride padding",
+                  {"ceil_mode": False, "count_include_pad": True, "divisor_override": None}),
+    "AdaptiveAvgPool2d": ("output_size", {}),
+    "Dropout": ("p", {}),
+    "LeakyReLU": ("negative_slope", {}),
+    "GELU": ("", {"approximate": "none"}),
+    **dict.fromkeys(("ReLU", "SELU", "SiLU", "Sigmoid", "Tanh", "Softmax", "LogSoftmax"), ("", {})),
+}
+# fmt: on
+SPECIAL = {"LayerNorm": _LastAxis, "Dropout": _Random, "Softmax": _OverClasses, "LogSoftmax": _OverClasses}
 PLAIN = ("Module", "ModuleList", "ModuleDict", "Parameter", "Identity", "Flatten", "Unflatten", "init")
 
 
-def _namespace(engine: str) -> _Namespace:
-    """The classes of an engine: those above for "auto", subclasses with its name for another."""
-    classes = {
-        layer.__name__: layer
-        if engine == "auto"
-        else type(
-            layer.__name__,
-            (layer,),
-            {
-                "engine": engine,
-                "__module__": __name__,
-                "__qualname__": f"{engine}.{layer.__name__}",
-                "__doc__": layer.__doc__,
-            },
-        )
-        for layer in LAYERS
-    }
+def _namespace(engine: str) -> SimpleNamespace:
+    """The classes of an engine, each also a global of this module, where pickle finds it."""
+    classes: dict[str, type] = {}
+    for name, (settings, only) in LAYERS.items():
+        body = {"engine": engine, "layer": getattr(cb, name), "settings": settings.split(), "only": only}
+        body |= {"__module__": __name__, "__qualname__": name if engine == "auto" else f"{engine}_{name}"}
+        body["__doc__"] = f"torch.nn.{name} computed by custom_backend, never in place."
+        classes[name] = type(name, (SPECIAL.get(name, _Engine), getattr(nn, name)), body)
+        globals()[classes[name].__qualname__] = classes[name]
     return _Namespace(
         engine=engine,
         **classes,
@@ -605,7 +495,7 @@ def _namespace(engine: str) -> _Namespace:
     )
 
 
-auto, numpy, cupy = map(_namespace, ENGINES)  # where pickle finds the classes
+NAMESPACES = {engine: _namespace(engine) for engine in ENGINES}
 
 
 def namespace(engine: str) -> Any:
@@ -618,4 +508,4 @@ def namespace(engine: str) -> Any:
     require(engine in ENGINES, "engine", f"one of {', '.join(ENGINES)}", repr(engine))
     if engine == "cupy":
         _cupy()
-    return {"auto": auto, "numpy": numpy, "cupy": cupy}[engine]
+    return NAMESPACES[engine]

@@ -1,6 +1,7 @@
 """From a configuration to the objects of a run: data, network, classifier, trainer."""
 
 import os
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch.optim import Optimizer
 from experiment.errors import UserError
 from experiment.instantiate import instantiate
 from experiment.metrics import row as metric_row
+from experiment.precision import resolve
 from experiment.run import Run
 from experiment.schema import chosen_metrics, own_keys
 from experiment.sweep import swept
@@ -86,6 +88,23 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
     )
 
 
+def compile_network(config: DictConfig, network: nn.Module) -> None:
+    """Have torch compile a network, if the run is to.
+
+    Raises:
+        UserError: if it is of another engine, or there is no compiler.
+    """
+    if not config.trainer.get("compile"):
+        return
+    if config.model.get("engine", "torch") != "torch":
+        raise UserError("trainer.compile=true: torch compiles its own layers only: model.engine=torch")
+    if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++", "cl"))):
+        raise UserError(
+            "trainer.compile=true needs a C++ compiler, such as g++: install one, or leave it out"
+        )
+    network.compile()
+
+
 def build_optimizer(config: DictConfig, network: nn.Module) -> Optimizer:
     """The optimizer of what is trained of a network; ``config`` is the run's ``optimizer``."""
     node, grouping = own_keys("optimizer", config)
@@ -114,7 +133,9 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         callbacks.insert(0, Progress())  # its line is gone before the others print
         shows_progress = True
     loggers = [_logger(node, folder, purge_step) for node in config.logger.values() if node]
+    resolve(config)
     options = {key: value for key, value in _plain(config.trainer).items() if value is not None}
+    options.pop("compile", None)  # the network is compiled before, see compile_network
     if "profiler" in options:
         options["profiler"] = PROFILERS[options["profiler"]](dirpath=folder, filename="profile")
     # Lightning would write a checkpoint of its own at Slurm's warning and requeue the job unasked

@@ -20,7 +20,8 @@ from experiment.run import Run
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("outputs/*.md")])
 DOORS = ("train.py", "evaluate.py", "report.py", "predict.py", "export.py")
-ELSEWHERE = ("ray", "submitit", "optuna", "ddp")  # tried in tests of their own, or not to be had everywhere
+# tried in tests of their own, not to be had everywhere, or (bfloat16) twenty times slower on some processors
+ELSEWHERE = ("ray", "submitit", "optuna", "ddp", "bf16")
 
 
 def commands(page: Path) -> list[str]:

@@ -81,15 +81,13 @@ def test_an_installed_package_trains_and_sweeps_from_an_empty_folder(checkout, t
     empty = tmp_path / "empty"
     empty.mkdir()
     tiny = ["trainer=smoke", "model.widths=[4,8]", "callbacks.figures=null", "logger=none"]
-    alone = run(python.with_name("lic-train"), *tiny, "name=alone", cwd=empty)
-    assert alone.returncode == 0, alone.stderr
-    sweep = run(python.with_name("lic-train"), "-m", *tiny, "seed=0,1", "sweep.name=seeds", cwd=empty)
+    sweep = run(python.with_name("lic-train"), "-m", *tiny, "seed=0", "sweep.name=seeds", cwd=empty)
     assert sweep.returncode == 0, sweep.stderr
     assert "report with: lic-report" in sweep.stdout
     (outputs,) = empty.iterdir()
-    runs = [Run(path.parent) for path in outputs.rglob("results.json")]
-    assert [run.status for run in runs] == ["finished"] * 3
-    assert runs[0].provenance["git"] is None
+    (trained,) = (Run(path.parent) for path in outputs.rglob("results.json"))
+    assert trained.status == "finished"
+    assert trained.provenance["git"] is None
     evaluated = run(python.with_name("lic-evaluate"), cwd=empty)
     assert evaluated.returncode == 1
     assert "lic-evaluate run=outputs/NAME" in evaluated.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from experiment.files import read_json
 from experiment.run import Run
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
@@ -27,7 +28,7 @@ def test_an_old_run_is_evaluated_as_it_was_tested(old_run, run_door):
     run = old_run("finished")
     done = run_door("evaluate.py", f"run={run.folder}")
     assert done.code in (0, None), done.err
-    evaluation = run._read("evaluation_best.json")
+    evaluation = read_json(run.folder / "evaluation_best.json")
     assert evaluation["test_acc"] == pytest.approx(run.results["test_acc"])
     assert evaluation["test_loss"] == pytest.approx(run.results["test_loss"], rel=1e-5)
 

@@ -1,12 +1,16 @@
 """A package and a configuration folder of the user's own, outside the checkout."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from experiment import signature
-from experiment.command_line import check
+from experiment.command_line import CONFIG_DIR, check
+from experiment.config import choices
 from experiment.errors import UserError
 from experiment.run import Run
 
@@ -90,31 +94,44 @@ FILES = {
     "conf/optimizer/heavy.yaml": "_target_: own.parts.Heavy\nlr: 0.1\n",
     "conf/scheduler/flat.yaml": "_target_: own.parts.flat\n",
     "conf/metrics/error.yaml": "error:\n  _target_: own.parts.error\n",
+    "conf/experiment/widths.yaml": "# @package _global_\n# Does the width matter?\ndefaults:\n"
+    "  - override /model: own\n  - override /trainer: smoke\n  - override /hydra/launcher: basic\n"
+    "trainer:\n  max_epochs: 7\n  gradient_clip_val: 1.5\nsweep:\n  name: widths\n  claims:\n"
+    "    - {text: It does., metric: test_acc, contrasts: [{model.width=2: 1, model.width=3: -1}]}\n"
+    "hydra:\n  sweeper:\n    params: {model.width: '2,3', seed: '0,1,2'}\n",
     "conf/callbacks/say.yaml": "defaults: [default]\nsay:\n  _target_: own.parts.Say\n",
 }  # fmt: skip
-CACHED = ("definition", "ancestors", "signature", "_spec", "_read")
 ALL = ["model=own", "data=dots", "loss=scaled", "optimizer=heavy", "scheduler=flat", "callbacks=say"]
 
 
-@pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder in which the package and the configurations lie."""
+    folder = tmp_path_factory.mktemp("outside")
     for name, content in FILES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
-    for cached in (
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    yield folder
+    for name in ("own", "own.parts"):
+        sys.modules.pop(name, None)
+    cached = (
         signature.definition,
         signature.ancestors,
         signature.signature,
+        signature.names_of,
         signature._spec,
         signature._read,
-    ):
-        cached.cache_clear()  # of the package of the last test
-    for name in ("own", "own.parts"):
-        sys.modules.pop(name, None)
-    monkeypatch.chdir(tmp_path)
+    )
+    for function in cached:
+        function.cache_clear()
+
+
+@pytest.fixture
+def outside(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(package)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("TRUSTED_PACKAGES", "own")
-    return tmp_path
+    return package
 
 
 def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_door, monkeypatch):
@@ -152,7 +169,9 @@ def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_door, monk
         ("loss=scaled ~loss.base", "a run needs it"),
         ("loss=scaled loss.base._target_=os.system", "loss.base._target_=os.system"),
         ("loss=scaled loss.base._target_=own.parts.torch.load", "no such thing"),
-        ("loss=scaled loss.base.smoothing=0.1", "torch.nn.CrossEntropyLoss takes no smoothing"),
+        ("loss=scaled loss.base.smoothing=0.1", "Did you mean loss.base.label_smoothing?"),
+        ("model=own model._target_=own.parts.biuld", "own.parts has no biuld. Did you mean build?"),
+        ("model=own model._target_=own.prats.build", "no module own.prats"),
         ("callbacks=say callbacks.say.wrod=x", "Did you mean callbacks.say.word=x?"),
         ("data=dots data.dataset=own.parts.dits", "own.parts has no dits"),
         ("metrics=[acc,err]", "Did you mean error?"),
@@ -164,6 +183,47 @@ def test_its_mistakes_are_named_like_those_of_the_project(outside, arguments, me
     with pytest.raises(UserError) as error:
         check(["--config-dir", "conf", *arguments.split()])
     assert message in str(error.value)
+
+
+def test_an_experiment_of_one_s_own_chooses_trainer_and_launcher(outside):
+    def composed(*overrides: str) -> DictConfig:
+        path = f"hydra.searchpath=[file://{outside}/conf]"
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return compose("train", [path, "experiment=widths", *overrides], return_hydra_config=True)
+
+    config, full = composed(), composed("trainer=cpu")
+    assert config.hydra.runtime.choices["hydra/launcher"] == "basic"
+    assert (config.trainer.limit_train_batches, config.trainer.max_epochs) == (2, 1)
+    assert (full.trainer.limit_train_batches, full.trainer.max_epochs) == (None, 7)
+    assert config.trainer.gradient_clip_val == 1.5
+    assert choices(full.hydra)["trainer"] == "cpu"
+    assert not any("/" in group for group in choices(full.hydra))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("/trainer: smoke", "/trainer: smoek", "names trainer=smoek: no such option. Did you mean smoke?"),
+        (
+            "/trainer: smoke",
+            "/trianer: smoke",
+            "wrong.yaml: override trianer: there is no such group. Did you",
+        ),
+        ("# @package _global_", "#", "wrong.yaml: its first line must be: # @package _global_"),
+        ("claims:", "claim:", "wrong.yaml: sweep.claim: no such key. Did you mean sweep.claims?"),
+        ("max_epochs: 7", "max_epohcs: 7", "wrong.yaml: trainer.max_epohcs: no such key"),
+        ("test_acc", "test_ac", "no metric test_ac. Did you mean test_acc?"),
+        ("model.width=3: -1", "model.widht=3: -1", "no job has model.widht=3. Did you mean model.width=3?"),
+        ("[{model.width=2: 1, model.width=3: -1}]", "[[a, b]]", "contrasts is a list of comparisons such as"),
+    ],
+)
+def test_a_mistake_in_an_experiment_is_named_before_any_job(outside, run_door, old, new, message):
+    content = FILES["conf/experiment/widths.yaml"].replace(old, new)
+    (outside / "conf" / "experiment" / "wrong.yaml").write_text(content)
+    done = run_door("train.py", "--config-dir=conf", "-m", "experiment=wrong", "sweep.dry_run=true")
+    assert done.code == 1
+    assert message in done.err
+    assert len(done.err.splitlines()) <= 2
 
 
 def test_help_lists_its_knobs(outside, capsys, monkeypatch):

@@ -102,7 +102,12 @@ WRONG = {
         -m 'optimizer.lr=interval(0,1)' | optuna draws from intervals
         -m sweep.cases=3 seed=0 | expected list[str]
         -m sweep.cases=[a] seed=0 | a: expected key=value
-        -m trainer=ddp seed=0,1 | one device""",
+        -m trainer=ddp seed=0,1 | a sweep gives each job one device
+        -m trainer.devices=2 seed=0,1 | a sweep gives each job one device
+        -m hydra/launcher=joblb seed=0,1 | joblb
+        -m experiment=label_smoothing loss.label_smoothing=0,2 | loss.label_smoothing=2
+        -m sweep.dry_rn=true seed=0,1 | Did you mean sweep.dry_run=true?
+        -m hydra/sweeper=basic sweep.dry_run=true seed=0,1 | basic draws its jobs only while it runs""",
     "evaluate.py": """
         | folder of a run
         run | expected key=value. Did you mean run=run?

@@ -51,9 +51,8 @@ def one_hot(labels: Array, logits: Array, where: str) -> Array:
     classes, batch = logits.shape
     require(tuple(labels.shape) == (batch,), where, f"labels ({batch},)", f"shape {tuple(labels.shape)}")
     require("int" in str(labels.dtype), where, "integer labels", labels.dtype)
-    valid = bool(xp.all((labels >= 0) & (labels < classes)))
-    if not valid:
-        require(valid, where, f"labels in [0, {classes})", f"[{int(xp.min(labels))}, {int(xp.max(labels))}]")
+    if not bool(xp.all((labels >= 0) & (labels < classes))):
+        require(False, where, f"labels in [0, {classes})", f"[{int(xp.min(labels))}, {int(xp.max(labels))}]")
     labels = xp.astype(labels, xp.int64)  # uint8 could not count to 300 classes
     return xp.astype(arange(labels, classes)[:, None] == labels[None, :], logits.dtype)
 
@@ -88,13 +87,6 @@ def _reduced(losses: Array, reduction: str, weights: Array) -> tuple[Array, Arra
     return xp.sum(losses) / total, total
 
 
-def _per_sample(grad: Array | float, divisor: Array | float) -> Array | float:
-    """∂L/∂loss of each sample, as a row where it is one value a sample."""
-    if not isinstance(grad, float) and grad.ndim == 1:
-        grad = grad[None, :]
-    return grad / divisor
-
-
 def cross_entropy_forward(
     logits: Array,
     labels: Array,
@@ -126,7 +118,7 @@ def cross_entropy_backward(saved: Any, grad: Array | float = 1.0) -> Array:
     """∂L/∂z = (p Σⱼ qⱼ − q) / batch: log-softmax's backward of −q / batch; without weights Σⱼ qⱼ is 1."""
     log_p, q, divisor = saved
     xp = namespace(log_p)
-    return (xp.exp(log_p) * xp.sum(q, axis=0, keepdims=True) - q) * _per_sample(grad, divisor)
+    return (xp.exp(log_p) * xp.sum(q, axis=0, keepdims=True) - q) * (grad / divisor)
 
 
 def focal_loss_forward(
@@ -165,7 +157,7 @@ def focal_loss_backward(saved: Any, grad: Array | float = 1.0) -> Array:
     u, pt = -xp.expm1(log_pt), xp.exp(log_pt)
     ratio = xp.where(u > 0, log_pt / xp.where(u > 0, u, 1.0), -1.0)
     slope = -alpha * u**gamma * (1 - gamma * pt * xp.where(pt > 0, ratio, 0.0))
-    return (hot - xp.exp(log_p)) * slope[None, :] * _per_sample(grad, divisor)
+    return (hot - xp.exp(log_p)) * slope * (grad / divisor)
 
 
 def mse_loss_forward(x: Array, target: Array, reduction: str = "mean") -> tuple[Array, Any]:

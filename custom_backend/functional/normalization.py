@@ -20,9 +20,9 @@ class Norm(NamedTuple):
 class Normalised(NamedTuple):
     """What `batch_norm_backward` needs; `mean` and `variance` (biased) also feed the running statistics."""
 
-    centred: Array  # x − mean, (C, H, W, N)
     mean: Array
     variance: Array
+    centred: Array  # x − mean, (C, H, W, N)
     weight: Array
     inverse_std: Array
     of_batch: bool  # whether mean and variance are those of this batch, and so depend on x
@@ -47,7 +47,7 @@ def batch_norm_forward(x: Array, norm: Norm) -> tuple[Array, Normalised]:
     y = centred * column(weight * inverse_std) + column(bias)
     centred = xp.reshape(centred, x.shape)
     return xp.reshape(y, x.shape), Normalised(
-        centred, mean, variance, weight, inverse_std, statistics is None
+        mean, variance, centred, weight, inverse_std, statistics is None
     )
 
 
@@ -70,28 +70,6 @@ def batch_norm_backward(saved: Normalised, grad: Array) -> tuple[Array, Array, A
     return grad_x, grad_weight, grad_bias
 
 
-def _standardise(x: Array, eps: float) -> tuple[Array, Array]:
-    """x̂ = (x − mean) / σ along the entries of x (groups, entries, rest), and 1 / σ."""
-    xp = namespace(x)
-    centred = x - xp.mean(x, axis=1, keepdims=True)
-    inverse_std = 1 / xp.sqrt(xp.mean(centred * centred, axis=1, keepdims=True) + eps)
-    return centred * inverse_std, inverse_std
-
-
-def _standardise_backward(normal: Array, inverse_std: Array, grad: Array) -> Array:
-    """∂L/∂x = (g − mean(g) − x̂ mean(g x̂)) / σ; see `batch_norm_backward`."""
-    xp = namespace(grad)
-    along = xp.mean(grad * normal, axis=1, keepdims=True)
-    return (grad - xp.mean(grad, axis=1, keepdims=True) - normal * along) * inverse_std
-
-
-def _scale_backward(normal: Array, weight: Array, grad: Array) -> tuple[Array, Array, Array]:
-    """The gradients of γ x̂ + β by x̂, γ and β, γ and β being one number a channel."""
-    xp, g = namespace(grad), columns_of(grad)
-    grad_weight = xp.sum(g * columns_of(normal), axis=1)
-    return g * column(weight), grad_weight, xp.sum(g, axis=1)
-
-
 def group_norm_forward(
     x: Array, weight: Array, bias: Array, eps: float, groups: int = 1
 ) -> tuple[Array, Any]:
@@ -102,24 +80,26 @@ def group_norm_forward(
     Shapes: x (C, H, W, N); weight γ, bias β (C,) → y as x.
     """
     xp = namespace(x)
-    grouped = (groups, math.prod(x.shape[:-1]) // groups, x.shape[-1])
-    normal, inverse_std = _standardise(xp.reshape(x, grouped), eps)
-    normal = xp.reshape(normal, x.shape)
-    y = xp.reshape(columns_of(normal) * column(weight) + column(bias), x.shape)
-    return y, (normal, inverse_std, weight, grouped)
+    grouped = xp.reshape(x, (groups, math.prod(x.shape[:-1]) // groups, x.shape[-1]))
+    centred = grouped - xp.mean(grouped, axis=1, keepdims=True)
+    inverse_std = 1 / xp.sqrt(xp.mean(centred * centred, axis=1, keepdims=True) + eps)
+    normal = centred * inverse_std
+    y = xp.reshape(normal, (x.shape[0], -1)) * column(weight) + column(bias)
+    return xp.reshape(y, x.shape), (normal, inverse_std, weight)
 
 
-def group_norm_backward(
-    saved: Any, grad: Array, needs_input_grad: bool = True
-) -> tuple[Array | None, Array, Array]:
-    """The scale's backward pass, then that of the standardisation: (∂L/∂x, ∂L/∂γ, ∂L/∂β)."""
-    normal, inverse_std, weight, grouped = saved
-    xp = namespace(grad)
-    grad_normal, *gradients = _scale_backward(normal, weight, grad)
-    if not needs_input_grad:
-        return None, *gradients
-    normal, grad_normal = xp.reshape(normal, grouped), xp.reshape(grad_normal, grouped)
-    return xp.reshape(_standardise_backward(normal, inverse_std, grad_normal), grad.shape), *gradients
+def group_norm_backward(saved: Any, grad: Array) -> tuple[Array, Array, Array]:
+    """As `batch_norm_backward`, but the projections are those of γ g, as γ is no constant of a group.
+
+    Returns (∂L/∂x, ∂L/∂γ, ∂L/∂β).
+    """
+    normal, inverse_std, weight = saved
+    xp, g = namespace(grad), columns_of(grad)
+    grad_weight = xp.sum(g * xp.reshape(normal, g.shape), axis=1)
+    scaled = xp.reshape(g * column(weight), normal.shape)
+    along = xp.mean(scaled * normal, axis=1, keepdims=True)
+    grad_x = (scaled - xp.mean(scaled, axis=1, keepdims=True) - normal * along) * inverse_std
+    return xp.reshape(grad_x, grad.shape), grad_weight, xp.sum(g, axis=1)
 
 
 def layer_norm_forward(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Any]:
@@ -134,12 +114,10 @@ def layer_norm_forward(x: Array, weight: Array, bias: Array, eps: float) -> tupl
     return namespace(x).reshape(y, x.shape), saved
 
 
-def layer_norm_backward(
-    saved: Any, grad: Array, needs_input_grad: bool = True
-) -> tuple[Array | None, Array, Array]:
+def layer_norm_backward(saved: Any, grad: Array) -> tuple[Array, Array, Array]:
     """See `group_norm_backward`."""
-    grad_x, *gradients = group_norm_backward(saved, columns_of(grad), needs_input_grad)
-    return None if grad_x is None else namespace(grad).reshape(grad_x, grad.shape), *gradients
+    grad_x, *gradients = group_norm_backward(saved, columns_of(grad))
+    return namespace(grad).reshape(grad_x, grad.shape), *gradients
 
 
 @dispatch

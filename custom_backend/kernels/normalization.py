@@ -33,7 +33,7 @@ def batch_norm_forward(x: FloatArray, norm: Norm) -> tuple[FloatArray, Normalise
         y[chunk] += column(bias[chunk])
 
     split(apply, len(x), x.size)
-    saved = Normalised(centred.reshape(x.shape), mean, variance, weight, inverse_std, statistics is None)
+    saved = Normalised(mean, variance, centred.reshape(x.shape), weight, inverse_std, statistics is None)
     return y.reshape(x.shape), saved
 
 

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from custom_backend.array import Pair
 from custom_backend.functional.normalization import Norm
 from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.memory import empty, empty_like
@@ -80,42 +79,13 @@ def _add_gradients(x: FloatArray, grad: FloatArray, scalars: Scalars, lanes: Lan
 
 
 @compiled
-def _add_chosen(
-    x: FloatArray, index: FloatArray, offset: Pair, grad: FloatArray, scalars: Scalars, lanes: Lanes
-) -> None:
-    """As `_add_gradients`, for the pixels at `offset` in a row of 2 × 2 windows, where they were chosen."""
-    number, zero = np.uint8(2 * offset[0] + offset[1]), x.dtype.type(0)
-    g_lanes, dot_lanes = lanes
-    for s in range(grad.shape[0]):
-        w = 2 * s + offset[1]
-        for n in range(grad.shape[1]):
-            centred = x[w, n] - scalars[0]
-            g = _before_activation(centred, grad[s, n], scalars)
-            g = g if index[s, n] == number else zero
-            g_lanes[n] += g
-            dot_lanes[n] += g * centred
-
-
-@compiled
-def _spread(
-    x: FloatArray,
-    index: FloatArray,
-    offset: Pair,
-    grad: FloatArray,
-    scalars: Scalars,
-    lost: Lost,
-    grad_x: FloatArray,
-) -> None:
-    """The gradient of the pixels at `offset` in a row of 2 × 2 windows."""
-    number, zero = np.uint8(2 * offset[0] + offset[1]), x.dtype.type(0)
+def _spread(x: FloatArray, grad: FloatArray, scalars: Scalars, lost: Lost, grad_x: FloatArray) -> None:
+    """The gradient by x, less what it loses."""
     of_batch, mean, along = lost
-    for s in range(grad.shape[0]):
-        w = 2 * s + offset[1]
-        for n in range(grad.shape[1]):
-            centred = x[w, n] - scalars[0]
-            g = _before_activation(centred, grad[s, n], scalars)
-            g = g if index[s, n] == number else zero
-            grad_x[w, n] = scalars[1] * (g - mean - centred * along if of_batch else g)
+    for m in range(x.shape[0]):
+        centred = x[m] - scalars[0]
+        g = _before_activation(centred, grad[m], scalars)
+        grad_x[m] = scalars[1] * (g - mean - centred * along if of_batch else g)
 
 
 @compiled
@@ -146,39 +116,6 @@ def _norm_act(start: int, stop: int, x: FloatArray, constants: Constants, y: Flo
         middle, factor, shift = mean[c], weight[c] * inverse_std[c], bias[c]
         for m in range(x.shape[1]):
             y[c, m] = _activate((x[c, m] - middle) * factor + shift, slope)
-
-
-@compiled
-def _norm_act_backward(
-    start: int,
-    stop: int,
-    x: FloatArray,
-    constants: Constants,
-    of_batch: bool,
-    grad: FloatArray,
-    results: Results,
-) -> None:
-    """Backward of `_norm_act`: the sums that need the whole channel, then the gradient."""
-    mean, inverse_std, weight, bias, slope = constants
-    grad_x, grad_weight, grad_bias = results
-    number, length = x.dtype.type, x.shape[1]
-    lanes = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
-    for c in range(start, stop):
-        scalars = (mean[c], weight[c] * inverse_std[c], bias[c], number(slope))
-        total = total_dot = 0.0
-        for piece in range(0, length, PIECE):
-            for run in range(piece, min(piece + PIECE, length), LANES):
-                _add_gradients(x[c, run : run + LANES], grad[c, run : run + LANES], scalars, lanes)
-            total += _fold(lanes[0])
-            total_dot += _fold(lanes[1])
-        grad_bias[c] = total
-        grad_weight[c] = total_dot * inverse_std[c]
-        lost_mean = number(total / length)
-        along = number(total_dot * inverse_std[c] ** 2 / length)
-        for m in range(length):
-            centred = x[c, m] - scalars[0]
-            g = _before_activation(centred, grad[c, m], scalars)
-            grad_x[c, m] = scalars[1] * (g - lost_mean - centred * along if of_batch else g)
 
 
 @compiled
@@ -216,52 +153,56 @@ def _norm_act_pool(
 
 
 @compiled
-def _norm_act_pool_backward(
+def _unpool(index: FloatArray, grad: FloatArray, full: FloatArray) -> None:
+    """Write each gradient to the pixel that was chosen in its 2 × 2 window, and 0 everywhere else."""
+    rows, cols, batch = grad.shape
+    zero = full.dtype.type(0)
+    for h in range(full.shape[0]):
+        for w in range(full.shape[1]):
+            r, s, number = h // 2, w // 2, np.uint8(h % 2 * 2 + w % 2)
+            if r >= rows or s >= cols:  # the last of an odd number is in no window
+                full[h, w] = zero
+                continue
+            for n in range(batch):
+                full[h, w, n] = grad[r, s, n] if index[r, s, n] == number else zero
+
+
+@compiled
+def _backward(
     start: int,
     stop: int,
     x: FloatArray,
     constants: Constants,
     of_batch: bool,
-    index: FloatArray,
+    index: FloatArray | None,
     grad: FloatArray,
     results: Results,
 ) -> None:
-    """Backward of `_norm_act_pool`: only one pixel of each window has a gradient from above."""
+    """Backward of `_norm_act`, and of `_norm_act_pool` where there is an index.
+
+    First the sums that need the whole channel, then the gradient. A product with 0 counts: 0 · ∞ is NaN.
+    """
     mean, inverse_std, weight, bias, slope = constants
     grad_x, grad_weight, grad_bias = results
-    number = x.dtype.type
-    _, height, width, batch = grad.shape
-    length = x.shape[1] * x.shape[2] * batch
-    lanes = np.zeros(batch, x.dtype), np.zeros(batch, x.dtype)
+    number, length = x.dtype.type, x[0].size
+    lanes = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
+    unpooled = np.empty(x.shape[1:], x.dtype)
     for c in range(start, stop):
+        pixels, g, out = x[c].reshape(-1), grad[c].reshape(-1), grad_x[c].reshape(-1)
+        if index is not None:
+            _unpool(index[c], grad[c], unpooled)
+            g = unpooled.reshape(-1)
         scalars = (mean[c], weight[c] * inverse_std[c], bias[c], number(slope))
         total = total_dot = 0.0
-        for r in range(height):
-            for k in range(4):
-                row, offset = x[c, 2 * r + k // 2], (k // 2, k % 2)
-                _add_chosen(row, index[c, r], offset, grad[c, r], scalars, lanes)
+        for piece in range(0, length, PIECE):
+            for run in range(piece, min(piece + PIECE, length), LANES):
+                _add_gradients(pixels[run : run + LANES], g[run : run + LANES], scalars, lanes)
             total += _fold(lanes[0])
             total_dot += _fold(lanes[1])
-        # The last of an odd number of rows or columns is in no window: its gradient is 0, and 0 · ∞ is NaN.
-        for h in range(x.shape[1]):
-            for w in range(2 * width if h < 2 * height else 0, x.shape[2]):
-                for n in range(batch):
-                    total_dot += 0 * (x[c, h, w, n] - scalars[0])
         grad_bias[c] = total
         grad_weight[c] = total_dot * inverse_std[c]
-        lost_mean = number(total / length)
-        along = number(total_dot * inverse_std[c] ** 2 / length)
-        lost = (of_batch, lost_mean, along)
-        for r in range(height):
-            for k in range(4):
-                h, offset = 2 * r + k // 2, (k // 2, k % 2)
-                _spread(x[c, h], index[c, r], offset, grad[c, r], scalars, lost, grad_x[c, h])
-        for h in range(x.shape[1]):
-            for w in range(2 * width if h < 2 * height else 0, x.shape[2]):
-                for n in range(batch):
-                    centred = x[c, h, w, n] - scalars[0]
-                    outside = -scalars[1] * (lost_mean + centred * along) if of_batch else number(0)
-                    grad_x[c, h, w, n] = outside
+        lost = (of_batch, number(total / length), number(total_dot * inverse_std[c] ** 2 / length))
+        _spread(pixels, g, scalars, lost, out)
 
 
 def norm_act_pool_forward(x: FloatArray, norm: Norm, slope: float, window: int) -> tuple[FloatArray, Any]:
@@ -296,11 +237,6 @@ def norm_act_pool_backward(saved: Any, grad: FloatArray) -> tuple[FloatArray, Fl
     _, _, x, constants, of_batch, index = saved
     grad, channels = np.ascontiguousarray(grad), x.shape[0]
     grad_x, grad_weight, grad_bias = empty_like(x), np.empty(channels, x.dtype), np.empty(channels, x.dtype)
-    if index is None:
-        flat, flat_grad, flat_grad_x = (array.reshape(channels, -1) for array in (x, grad, grad_x))
-        results = (flat_grad_x, grad_weight, grad_bias)
-        split(_norm_act_backward, channels, x.size, flat, constants, of_batch, flat_grad, results)
-    else:
-        results = (grad_x, grad_weight, grad_bias)
-        split(_norm_act_pool_backward, channels, x.size, x, constants, of_batch, index, grad, results)
-    return grad_x, grad_weight, grad_bias
+    results = (grad_x, grad_weight, grad_bias)
+    split(_backward, channels, x.size, x, constants, of_batch, index, grad, results)
+    return results

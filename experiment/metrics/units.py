@@ -43,8 +43,6 @@ def spread(metric: str, values: Iterable[float | None]) -> str:
 
 def effect(metric: str, is_ratio: bool, value: float) -> str:
     """The value of a contrast without unit: a signed difference, or the factor of logarithms."""
-    if metric.startswith("benchmark."):
-        return f"{value:.3g}"
     return f"×{math.exp(value):.3g}" if is_ratio else _digits(metric, value, "+")
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from textwrap import fill
 
 import numpy as np
@@ -22,7 +23,7 @@ from experiment.plots.style import (
     scale_of_losses,
 )  # fmt: skip
 
-COLUMNS = 4  # of small multiples
+MAX_CURVES = 2 * len(SERIES)  # each colour as a full and as a dashed line
 Rows = Sequence[Mapping[str, float | None]]
 """The rows of one ``metrics.csv``."""
 Cells = Mapping[str, Mapping[str, float]]
@@ -71,8 +72,8 @@ class Comparison:
     """
 
     metric: str
-    runs: Mapping[str, Cells]
-    effects: Sequence[Effect]
+    runs: dict[str, dict[str, dict[str, float]]]
+    effects: list[Effect]
     claimed: tuple[float, float] | None = None
     delta: float | None = None
     is_ratio: bool = False
@@ -175,15 +176,24 @@ def _effects(axes: Axes, one: Comparison) -> None:
 
 
 def curves(panels: Sequence[Panel], title: str) -> Figure:
-    """Panels side by side; a line for the mean over the runs of a setting, a band from lowest to highest."""
+    """Panels side by side; a line for the mean over the runs of a setting, a band from lowest to highest.
+
+    At most :data:`MAX_CURVES` settings.
+    """
     labels = list(dict.fromkeys(label for panel in panels for label in panel.settings))
-    color = dict(zip(labels, SERIES, strict=False))
+    style = dict(zip(labels, product(("-", "--"), SERIES), strict=False))
     width = NARROW if len(panels) == 1 else WIDTH
     columns = 1 if len(panels) == 1 and max(map(len, labels), default=0) > 34 else 2
     height = 3.2 + 0.2 * math.ceil(len(labels) / columns) * (len(labels) > 1)
-    figure, ((*every,),) = _figure(title, width, height, columns=len(panels))
+    title = fill(title, int(width * 10))
+    size = (width, height + 0.25 * title.count("\n"))
+    figure = Figure(size, layout="constrained", facecolor=PALETTE["paper"])
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, **INK)
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(every, panels, strict=True):
-        means = [_draw(axes, panel, label, color[label]) for label in panel.settings]
+        dress_graph(axes)
+        axes.grid(visible=False, axis="x")
+        means = [_draw(axes, panel, label, *style[label]) for label in panel.settings]
         if panel.reference:
             text, value = panel.reference
             value *= units.factor(panel.metric)
@@ -203,40 +213,7 @@ def curves(panels: Sequence[Panel], title: str) -> Figure:
     return figure
 
 
-def multiples(panel: Panel, title: str) -> Figure:
-    """A small panel for each setting, the means of all others behind it in gray: for more than six."""
-    rows = math.ceil(len(panel.settings) / COLUMNS)
-    heading = f"{title}: {units.name(panel.metric)}{panel.note}"
-    figure, grid = _figure(heading, WIDTH, 1.6 * rows + 0.6, rows, COLUMNS)
-    each = list(zip(grid.flat, panel.settings, strict=False))
-    means = [_draw(axes, panel, label, SERIES[0]) for axes, label in each]
-    behind = np.array([point for mean in means for point in [*mean.items(), (math.nan, math.nan)]])
-    for axes, label in each:
-        axes.plot(*behind.T, color=PALETTE["grid"], linewidth=0.8, zorder=1)  # one line with gaps
-        axes.set_title(fill(label, 34), loc="left", fontsize=7.5, **INK)
-    _scale(grid[0, 0], panel.metric, means)
-    figure.supxlabel("epoch", fontsize=9, **INK)
-    for axes in grid.flat[len(means) :]:
-        axes.set_visible(False)
-    return figure
-
-
-def _figure(
-    title: str, width: float, height: float, rows: int = 1, columns: int = 1
-) -> tuple[Figure, np.ndarray]:
-    """A figure with its title and a grid of axes; small multiples share their scales."""
-    title = fill(title, int(width * 10))
-    size = (width, height + 0.25 * title.count("\n"))
-    figure = Figure(size, layout="constrained", facecolor=PALETTE["paper"])
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, **INK)
-    grid = figure.subplots(rows, columns, sharex=columns == COLUMNS, sharey=columns == COLUMNS, squeeze=False)
-    for axes in grid.flat:
-        dress_graph(axes)
-        axes.grid(visible=False, axis="x")
-    return figure, grid
-
-
-def _draw(axes: Axes, panel: Panel, label: str, color: str) -> dict[float, float]:
+def _draw(axes: Axes, panel: Panel, label: str, line: str, color: str) -> dict[float, float]:
     """Draw the runs of a setting and return epoch → mean of the runs that reached it with a finite value."""
     reached: dict[float, list[float]] = {}
     for row in (row for run in panel.settings[label] for row in run):
@@ -247,7 +224,8 @@ def _draw(axes: Axes, panel: Panel, label: str, color: str) -> dict[float, float
     low, high, total = ([function(reached[epoch]) for epoch in epochs] for function in (min, max, math.fsum))
     mean = [value / len(reached[epoch]) for value, epoch in zip(total, epochs, strict=True)]
     say = pointed(label, "epoch {x:.0f}: {y:.4g}")
-    axes.plot(epochs, mean, "o-" if len(epochs) <= 12 else "-", ms=3, lw=1.6, color=color, zorder=3, gid=say)
+    marker = "o" if len(epochs) <= 12 else ""
+    axes.plot(epochs, mean, marker + line, ms=3, lw=1.6, color=color, zorder=3, gid=say)
     axes.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
     return dict(zip(epochs, mean, strict=True))
 

@@ -1,7 +1,6 @@
 """What the statistics answer to the questions: verdicts, winners, and what to run next."""
 
 import math
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -47,22 +46,18 @@ class Finding:
 VERDICTS = {
     "held": "good", "held in direction": "good", "better": "good", "equivalent": "neutral",
     "no such effect": "bad", "contradicted": "bad", "worse": "bad", "undecided": "open", "no verdict": "open",
-    "measured": "neutral", "decided": "good",
+    "decided": "good",
 }  # fmt: skip
 """First words of a verdict, and what they mean for the claim."""
 
 
 @dataclass
 class Answer:
-    """A question with what was found: a finding for each contrast, the verdict and the next command.
-
-    ``leader`` is the best setting of a comparison so far.
-    """
+    """A question with what was found: a finding for each contrast, the verdict and the next command."""
 
     question: Question
     findings: list[Finding]
     verdict: str = ""
-    leader: str = ""
     next_step: str = ""
 
     @property
@@ -71,21 +66,9 @@ class Answer:
         return self.question.claim
 
     @property
-    def kind(self) -> str:
-        """``good``, ``bad``, ``neutral`` or ``open``."""
-        return VERDICTS[re.split("[:,]| \\(", self.verdict)[0]]
-
-    @property
-    def claimed(self) -> tuple[float, float] | None:
-        """The claimed size, from–to, as an effect is measured."""
-        return _claimed(self.claim) if self.claim.claimed else None
-
-    @property
-    def measured(self) -> str:
-        """The number of a benchmark beside the claimed one."""
-        value = self.question.measured
-        assert value is not None
-        return self.effect(Finding(Estimate(1, value, low=value, high=value)))
+    def parts(self) -> list[tuple[Contrast, Finding]]:
+        """Each contrast with what was found of it."""
+        return list(zip(self.question.contrasts, self.findings, strict=True))
 
     def name(self, contrast: Contrast) -> str:
         """The sum as one writes it: ``optimizer.lr=0.1 − optimizer.lr=0.01``, with ÷ for a ratio."""
@@ -101,15 +84,14 @@ class Answer:
         found, claim = finding.found, self.claim
         if not found.n:
             return "–"
-        numbers = (found.mean, found.low, found.high, *_claimed(claim))
+        least, most = claimed_size(claim)
+        numbers = (found.mean, found.low, found.high, least, most)
         mean, low, high, *sizes = (units.effect(claim.metric, claim.is_ratio, number) for number in numbers)
-        text = mean + (f" ({low} to {high})" if found.low < found.high else "")
-        text += units.unit(claim.metric, is_effect=not claim.is_ratio)
+        interval = f" ({low} to {high})" if found.low < found.high else ""
+        text = mean + interval + units.unit(claim.metric, is_effect=not claim.is_ratio)
         if claim.claimed and not math.isnan(found.low):
-            least, most = _claimed(claim)
             where = "larger than" if found.high < least else "smaller than" if found.low > most else "inside"
-            what = "interval" if found.low < found.high else "measured value"
-            text += f". The claimed {' to '.join(dict.fromkeys(sizes))} is {where} the {what}"
+            text += f". The claimed {' to '.join(dict.fromkeys(sizes))} is {where} the interval"
         return text
 
 
@@ -128,9 +110,7 @@ def answer(asked: Sequence[Question], runs: Collection, delta: float | None = No
     tests: list[tuple[tuple[int, int], float]] = []
     places: list[tuple[Finding, str]] = []
     for number, given in enumerate(answers):
-        for place, (finding, contrast) in enumerate(
-            zip(given.findings, given.question.contrasts, strict=True)
-        ):
+        for place, (contrast, finding) in enumerate(given.parts):
             if contrast.failed or contrast.along:
                 continue  # no verdict is asked of it, so that it costs the others nothing
             for name, p in _tests(given.claim, finding, delta).items():
@@ -143,7 +123,7 @@ def answer(asked: Sequence[Question], runs: Collection, delta: float | None = No
         setattr(finding, name, p)
     number_of_tests = len({place for place, p in tests if not math.isnan(p)})
     for given in answers:
-        for finding, contrast in zip(given.findings, given.question.contrasts, strict=True):
+        for contrast, finding in given.parts:
             finding.verdict = _verdict(given.question, contrast, finding, delta, number_of_tests)
         given.verdict = _winner(given) if given.question.changed else _of_claim(given)
         given.next_step = next_step(given, runs, number_of_tests)
@@ -181,11 +161,10 @@ def _tests(claim: Claim, finding: Finding, delta: float | None) -> dict[str, flo
     """The p-values of a contrast: no effect, the claimed size, an effect beyond ±delta."""
     found = finding.found
     tests = {"p": found.p}
-    if claim.claimed and not claim.is_benchmark:
-        least, most = _claimed(claim)
-        one_sided = (
-            found.p_below(least) if found.mean < least else found.p_above(most) if found.mean > most else 1.0
-        )
+    if claim.claimed:
+        least, most = claimed_size(claim)
+        below, above = found.mean < least, found.mean > most
+        one_sided = found.p_below(least) if below else found.p_above(most) if above else 1.0
         tests["p_size"] = min(1.0, 2 * one_sided)
     if (half := equivalence(claim, delta)) is not None:
         # a look's interval is two-sided: both one-sided tests at half its level
@@ -193,7 +172,7 @@ def _tests(claim: Claim, finding: Finding, delta: float | None) -> dict[str, flo
     return tests
 
 
-def _claimed(claim: Claim) -> tuple[float, float]:
+def claimed_size(claim: Claim) -> tuple[float, float]:
     """The claimed size, from–to, as the effect is measured; NaN, beyond which nothing lies, for none."""
     least, most = claim.claimed or (math.nan, math.nan)
     return (math.log(least), math.log(most)) if claim.is_ratio else (least, most)
@@ -204,7 +183,7 @@ def equivalence(claim: Claim, delta: float | None) -> float | None:
     if claim.delta is not None:
         return math.log1p(claim.delta) if claim.is_ratio else claim.delta
     if claim.claimed:
-        return min(map(abs, _claimed(claim)))
+        return min(map(abs, claimed_size(claim)))
     return delta
 
 
@@ -219,10 +198,8 @@ def _verdict(
         listed = ", ".join(f"{k} of {n} runs of {setting}" for setting, (k, n) in contrast.failed.items())
         return f"no verdict: {listed} failed, and those that are left are survivors"
     if contrast.along:
-        named = ", ".join(
-            dict.fromkeys(token.partition("=")[0] for term in contrast.terms for token in term.split())
-        )
-        return f"no verdict: these settings change together: {named}, {', '.join(contrast.along)}"
+        named = dict.fromkeys(token.partition("=")[0] for term in contrast.terms for token in term.split())
+        return f"no verdict: these settings change together: {', '.join([*named, *contrast.along])}"
     if found.n == 0:
         return "undecided: no seed has a finished run of every setting"
     if claim.metric in EXACT and not found.sd > 0:
@@ -232,7 +209,7 @@ def _verdict(
     if found.sd == 0:
         how = "differ by the same amount, there is no spread to test against" if found.mean else "are equal"
         return f"undecided: all {found.n} seeds {how}"
-    least, most = _claimed(claim)
+    least, most = claimed_size(claim)
     is_sized = finding.p_size < finding.level
     if finding.is_significant and found.mean < 0:
         return bad
@@ -248,11 +225,8 @@ def _verdict(
         return "no such effect: the claimed size is excluded"
     if question.sweep and question.sweep.max_seeds:
         left = question.sweep.max_seeds - found.n
-        return (
-            f"undecided: {left} more seeds until sweep.max_seeds"
-            if left > 0
-            else "undecided: sweep.max_seeds reached"
-        )
+        until = f"{left} more seeds until sweep.max_seeds" if left > 0 else "sweep.max_seeds reached"
+        return f"undecided: {until}"
     if found.mean < 0 and good == "held" and not claim.claimed:
         return "undecided: so far the mean goes the other way"
     more = _more_seeds(claim, found, tests)
@@ -263,17 +237,14 @@ def _verdict(
 
 def _more_seeds(claim: Claim, found: Estimate, tests: int) -> float:
     """Further seeds until the effect or the claimed size can be told, should mean and spread stay."""
-    least, _ = _claimed(claim)
+    least, _ = claimed_size(claim)
     distances = [found.mean, found.mean - least] if claim.claimed and found.mean < least else [found.mean]
-    return max(
-        1.0, math.ceil(min(1e9, *(pairs_needed(d, found.sd, max(tests, 1)) for d in distances)) - found.n)
-    )
+    needed = min(1e9, *(pairs_needed(distance, found.sd, max(tests, 1)) for distance in distances))
+    return max(1.0, math.ceil(needed - found.n))
 
 
 def _of_claim(given: Answer) -> str:
     """A claim holds if all its contrasts do, and is contradicted if one is."""
-    if given.claim.is_benchmark:
-        return "measured"
     verdicts = [finding.verdict for finding in given.findings]
     if len(set(verdicts)) == 1:
         return verdicts[0]
@@ -291,77 +262,55 @@ def _of_claim(given: Answer) -> str:
 
 def _winner(given: Answer) -> str:
     """Which setting is best, by how much and how sure."""
-    question = given.question
-    together = ""
+    question, leader = given.question, given.question.leader
+    if failed := [finding.verdict for contrast, finding in given.parts if contrast.failed]:
+        return failed[0]
+    led = [
+        (next(setting for setting in contrast.terms if setting != leader), finding)
+        for contrast, finding in given.parts
+        if contrast.terms.get(leader) == 1 and finding.found.n
+    ]
+    if not led:
+        return "undecided: no seed has a finished run of two settings"
+    sign = row(given.claim.metric).sign
+    led.sort(key=lambda item: sign * item[1].found.mean)
+    beaten = [other for other, f in led if f.is_significant and sign * f.found.mean > 0]
+    (runner_up, closest), together = led[0], ""
     if len(question.changed) > 1:
-        together = (
-            f"these settings change together ({', '.join(question.changed)}), no verdict on one of them: "
+        listed = ", ".join(question.changed)
+        together = f"these settings change together ({listed}), no verdict on one of them: "
+    by = given.effect(closest)
+    if len(beaten) == len(led):
+        rest = " and all others" * (len(led) > 1)
+        return f"decided: {together}{leader} beats {runner_up}{rest}: {by}, p = {closest.p:.2g} corrected"
+    rivals = ", ".join(other for other, _ in led if other not in beaten)
+    if all(f.verdict.startswith("equivalent") for other, f in led if other not in beaten):
+        text = f"equivalent: {together}{leader} and {rivals}, {by}"
+    else:
+        how_sure = (
+            f"by {by} over {runner_up}, but chance may do that"
+            if closest.found.n > 1
+            else f"by {by}, in one seed"
         )
-    if any(contrast.failed for contrast in question.contrasts):
-        return next(f.verdict for f, c in zip(given.findings, question.contrasts, strict=True) if c.failed)
-    total: dict[str, list[float]] = {}
-    for contrast in question.contrasts:
-        for setting, cell in contrast.cells.items():
-            total.setdefault(setting, []).extend(cell[pair] for pair in contrast.values)
-    means = {setting: math.fsum(values) / len(values) for setting, values in total.items() if values}
-    if not means:
-        return "undecided: no seed has a finished run of two settings"
-    better = row(given.claim.metric).sign
-    best = given.leader = max(means, key=lambda setting: better * means[setting])
-    told: list[tuple[str, Finding, float]] = []
-    for finding, contrast in zip(given.findings, question.contrasts, strict=True):
-        if best in contrast.terms and finding.found.n:
-            (other,) = set(contrast.terms) - {best}
-            told.append((other, finding, contrast.terms[best]))
-    told.sort(key=lambda item: -better * means.get(item[0], -better * math.inf))
-    if not told:
-        return "undecided: no seed has a finished run of two settings"
-    runner_up, finding, sign = told[0]
-    by = _signed(given.claim, finding.found, sign)
-    beaten = [other for other, f, s in told if f.is_significant and better * s * f.found.mean > 0]
-    if len(beaten) == len(told):
-        rest = "" if len(told) == 1 else " and all others"
-        return f"decided: {together}{best} beats {runner_up}{rest}: {by}, p = {finding.p:.2g} corrected"
-    undecided = ", ".join(other for other, *_ in told if other not in beaten)
-    text = f"undecided: {together}{best} leads {undecided}, by {by} over {runner_up}, but chance may do that"
-    text = (
-        text
-        if finding.found.n > 1
-        else f"undecided: {together}{best} leads {undecided}, by {by}, in one seed"
-    )
-    if all(f.verdict.startswith("equivalent") for other, f, _ in told if other not in beaten):
-        text = f"equivalent: {together}{best} and {undecided}, {by}"
+        text = f"undecided: {together}{leader} leads {rivals}, {how_sure}"
     return f"{text}; both beat {', '.join(beaten)}" if beaten else text
-
-
-def _signed(claim: Claim, found: Estimate, sign: float) -> str:
-    """The effect with its interval, seen from the other side where ``sign`` is negative."""
-    numbers = sorted([sign * found.low, sign * found.high]) if not math.isnan(found.low) else []
-    mean, *bounds = (
-        units.effect(claim.metric, claim.is_ratio, number) for number in (sign * found.mean, *numbers)
-    )
-    interval = f" ({' to '.join(bounds)})" if bounds else ""
-    return f"{mean}{interval}{units.unit(claim.metric, is_effect=True)}"
 
 
 def next_step(given: Answer, runs: Collection, tests: int) -> str:
     """The command that would tell more, or that trains with the winner; empty where there is none."""
-    question = given.question
-    sweep = question.sweep
-    if given.claim.is_benchmark or not question.contrasts:
-        return ""
+    question, sweep = given.question, given.question.sweep
     if sweep is None and len(runs.sweeps) == 1 and not runs.loose:
         sweep = runs.sweeps[0]
-    command = (
+    started = (
         sweep.sessions[-1].get("command", "") if sweep and sweep.sessions else question.contrasts[0].command
     )
-    words = shlex.split(str(command))[1:]
+    words = [word for word in shlex.split(str(started))[1:] if word not in ("-m", "--multirun")]
     if not words:
         return ""
     replaced = ("sweep.", "seed=", "name=", *(f"{key}=" for key in question.changed))
-    if given.verdict.startswith("decided") and given.leader:
-        kept = [word for word in words if word not in ("-m", "--multirun") and not word.startswith(replaced)]
-        return shlex.join(["python", *kept, *given.leader.split()])
+    kept = [word for word in words[1:] if not word.startswith(replaced)]
+    if given.verdict.startswith("decided") and question.leader:
+        return shlex.join(["python", words[0], *kept, *question.leader.split()])
     if not given.verdict.startswith(("undecided", "no verdict")):
         return ""
     open_ = [
@@ -370,12 +319,11 @@ def next_step(given: Answer, runs: Collection, tests: int) -> str:
     seeds = max((f.found.n + _more_seeds(given.claim, f.found, tests) for f in open_), default=5.0)
     more = [f"seed=range({min(seeds, MANY):.0f})"]
     if sweep:
-        words = [word for word in words if not word.startswith(("sweep.name=", "sweep.dry_run=", "seed="))]
+        same = [w for w in words[1:] if not w.startswith(("sweep.name=", "sweep.dry_run=", "seed="))]
         again = [] if given.verdict.startswith("no verdict") else more
-        return shlex.join(["python", *words, *again, f"sweep.name={sweep.name}"])
+        return shlex.join(["python", words[0], "-m", *same, *again, f"sweep.name={sweep.name}"])
     if len(question.changed) != 1:
         return ""  # which of several settings to sweep is for the user to choose
     (key,) = question.changed
     values = dict.fromkeys(term.partition("=")[2] for c in question.contrasts for term in c.terms)
-    kept = [word for word in words if not word.startswith(replaced) and word != "-m"]
-    return shlex.join(["python", kept[0], "-m", *kept[1:], f"{key}={','.join(values)}", *more])
+    return shlex.join(["python", words[0], "-m", *kept, f"{key}={','.join(values)}", *more])

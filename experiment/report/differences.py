@@ -8,21 +8,14 @@ from experiment.report.runs import Record
 
 
 def differing_settings(a: Record, b: Record) -> list[str]:
-    """Settings in which two runs differ.
+    """Settings in which two runs differ, sorted.
 
     A group stands for its keys where the runs were composed of different options of it: ``model``, not
     ``model.widths`` and ``model.dropout``.
     """
-    keys = (
-        key for key in dict.fromkeys([*a.settings, *b.settings]) if a.settings.get(key) != b.settings.get(key)
-    )
-    return list(dict.fromkeys(owner(key, a, b) for key in keys))
-
-
-def owner(key: str, a: Record, b: Record) -> str:
-    """The group of ``key`` if the runs have different options of it, else ``key``."""
-    group = key.partition(".")[0]
-    return group if a.choices.get(group) != b.choices.get(group) else key
+    keys = {key for key, _ in a.items ^ b.items}
+    groups = {key: key.partition(".")[0] for key in keys}
+    return sorted({g if a.choices.get(g) != b.choices.get(g) else key for key, g in groups.items()})
 
 
 def code(git: Mapping[str, Any] | None) -> str:
@@ -48,6 +41,17 @@ def circumstances(record: Record) -> dict[str, str]:
         "python": str(known.get("python")),
         **known.get("packages", {}),
     }
+
+
+def between(a: Record, b: Record) -> list[str]:
+    """What differs between two runs: data, seed, settings, and what nobody set, a line each."""
+    first, second = (
+        {"data": run.dataset, "seed": str(run.config.get("seed")), **run.settings, **circumstances(run)}
+        for run in (a, b)
+    )
+    names = [key for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
+    lines = [f"{name}: {first.get(name, '–')} → {second.get(name, '–')}" for name in names]
+    return lines or ["the two runs were told the same, with the same code, data, hardware and versions"]
 
 
 def facts(records: Iterable[Record]) -> dict[str, Counter[str]]:

@@ -7,20 +7,21 @@ differs is named. No statistics here: :mod:`experiment.report.answers` has them.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from experiment.metrics import row
 from experiment.report.differences import differing_settings, flags
 from experiment.report.runs import Collection, Record, Sweep, plain, said, telling
 
-MANY_SETTINGS = 12
-"""More values than these are not compared each with each."""
+MANY_SETTINGS = 12  # more values than these are not compared each with each
+MANY_RUNS = 300  # more settings than these are a search, in which hardly two runs are alike
 
 Pair = tuple[str, ...]
 """What the runs that are compared share: ``("seed=3", "model=enhanced")``."""
-Cell = Sequence[tuple[Pair, Record]]
-"""The runs of one setting."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,6 @@ class Claim:
     claimed: tuple[float, float] | None = None
     delta: float | None = None
     failed: float | None = None
-
-    @property
-    def is_benchmark(self) -> bool:
-        """Whether ``benchmark.json`` gives the number, once and for all seeds."""
-        return self.metric.startswith("benchmark.")
 
 
 @dataclass
@@ -88,6 +84,15 @@ class Contrast:
         """Largest magnitude of what the sums are made of."""
         return max((abs(value) for cell in self.cells.values() for value in cell.values()), default=0.0)
 
+    def turned(self) -> "Contrast":
+        """The same from the other side."""
+        return replace(
+            self,
+            terms={setting: -weight for setting, weight in reversed(self.terms.items())},
+            values={pair: -value for pair, value in self.values.items()},
+            seeds={seed: -value for seed, value in self.seeds.items()},
+        )
+
 
 @dataclass
 class Question:
@@ -97,15 +102,15 @@ class Question:
         claim: the claim; of a comparison only ``text`` and ``metric`` matter.
         contrasts: a claim's own; of a comparison each setting with each.
         changed: the settings that a comparison is about; empty for a claim.
+        leader: the best setting of a comparison; its contrasts are that setting less the others.
         sweep: that makes the claim, or whose jobs alone are compared.
-        measured: of ``benchmark.json``, for a claim about it.
     """
 
     claim: Claim
     contrasts: list[Contrast] = field(default_factory=list)
     changed: tuple[str, ...] = ()
+    leader: str = ""
     sweep: Sweep | None = None
-    measured: float | None = None
 
     @property
     def text(self) -> str:
@@ -132,17 +137,17 @@ def parse_claim(given: Any) -> Claim:
         claimed = sizes[0], sizes[-1]
         if is_ratio and sizes[0] <= 0:
             raise ValueError("a factor is positive")
-    contrasts = tuple(
-        {str(k): float(v) for k, v in contrast.items()} for contrast in given.get("contrasts") or ()
-    )
-    numbers = (None if given.get(key) is None else float(given[key]) for key in ("delta", "failed"))
-    claim = Claim(str(given["text"]), str(given["metric"]), contrasts, is_ratio, claimed, *numbers)
-    if not contrasts and not claim.is_benchmark:
+    listed = given.get("contrasts") or []
+    if not listed:
         raise ValueError("no contrasts")
+    if not isinstance(listed, list) or not all(isinstance(contrast, Mapping) for contrast in listed):
+        raise ValueError("contrasts is a list of comparisons such as {seed=0: 1, seed=1: -1}")
+    contrasts = tuple({str(k): float(v) for k, v in contrast.items()} for contrast in listed)
     for contrast in contrasts:
         if abs(total := math.fsum(contrast.values())) > 1e-9 * max(map(abs, contrast.values())):
             raise ValueError(f"the weights of {contrast} sum to {total:g}: a comparison's sum to 0")
-    return claim
+    numbers = (None if given.get(key) is None else float(given[key]) for key in ("delta", "failed"))
+    return Claim(str(given["text"]), str(given["metric"]), contrasts, is_ratio, claimed, *numbers)
 
 
 def matches(values: Mapping[str, str], setting: str) -> bool:
@@ -172,44 +177,34 @@ def questions(runs: Collection, metric: str = "test_acc") -> tuple[list[Question
 
 def _ask_claim(claim: Claim, sweep: Sweep, jobs: Sequence[Record]) -> Question:
     question = Question(claim, sweep=sweep)
-    if claim.is_benchmark:
-        question.measured = sweep.benchmark[claim.metric]
     for terms in claim.contrasts:
         cells = {setting: [job for job in jobs if matches(job.values, setting)] for setting in terms}
         if absent := [setting for setting, cell in cells.items() if not cell]:
             raise ValueError(f"no job has {', or '.join(absent)}")
         # what has one value in each cell belongs to the cell: the sweep was asked to compare such cases
-        keys = [
-            k
-            for k in sweep.swept
-            if any(len({r.values[k] for r in c if k in r.values}) > 1 for c in cells.values())
-        ]
         named = {token.partition("=")[0] for setting in terms for token in setting.split()}
-        shared = [key for key in keys if key not in named]
+        known = [
+            {k: {r.values[k] for r in cell if k in r.values} for k in sweep.swept} for cell in cells.values()
+        ]
+        shared = [k for k in sweep.swept if k not in named and any(len(values[k]) > 1 for values in known)]
         datasets = [{run.dataset for run in cell if run.config} for cell in cells.values()]
-        if all(len(known) > 1 for known in datasets):  # the same question once for each data set
-            parts = [[name] for name in dict.fromkeys(run.dataset for cell in cells.values() for run in cell)]
+        every = list(dict.fromkeys(run.dataset for cell in cells.values() for run in cell if run.config))
+        if all(len(of_cell) > 1 for of_cell in datasets):  # the same question once for each data set
+            parts = [{name} for name in every]
         else:
-            parts = [sorted(set().union(*datasets))]
-            for name in parts[0]:
-                of_data = [
-                    weight for weight, known in zip(terms.values(), datasets, strict=True) if name in known
-                ]
-                if abs(math.fsum(of_data)) > 1e-9:
+            parts = [set(every)]
+            for name in every:
+                weights = (w for w, of_cell in zip(terms.values(), datasets, strict=True) if name in of_cell)
+                if abs(math.fsum(weights)) > 1e-9:
                     raise ValueError(
-                        f"it compares {' with '.join(parts[0])}: runs of one data set are comparable"
+                        f"it compares {' with '.join(every)}: runs of one data set are comparable"
                     )
         for part in parts:
             gathered = {
-                setting: [(_pair(run, shared), run) for run in cell if not run.config or run.dataset in part]
-                for setting, cell in cells.items()
+                s: [r for r in cell if not r.config or r.dataset in part] for s, cell in cells.items()
             }
-            question.contrasts.append(_contrast(terms, gathered, claim, named))
+            question.contrasts.append(_contrast(terms, gathered, shared, claim, named))
     return question
-
-
-def _pair(run: Record, keys: Iterable[str]) -> Pair:
-    return tuple(f"{key}={run.values[key]}" for key in ("seed", *keys) if key in run.values)
 
 
 def _comparisons(runs: Collection, dataset: str, metric: str, notes: list[str]) -> list[Question]:
@@ -217,36 +212,30 @@ def _comparisons(runs: Collection, dataset: str, metric: str, notes: list[str]) 
 
     Two settings are compared if they differ in one thing, or in several that never change one by one.
     """
-    claimed = {folder: sweep for sweep in runs.sweeps if sweep.claims for folder in sweep.jobs}
-    outcomes = [
-        r for r in runs.records if r.status in ("finished", "failed") and r.config and r.dataset == dataset
-    ]
-    by_setting: dict[frozenset[tuple[str, str]], list[Record]] = defaultdict(list)
-    for record in (record for record in outcomes if record.folder not in runs.repeats):
-        by_setting[frozenset(record.settings.items())].append(record)
-    settings = list(by_setting.values())
-    linked: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
-    if len(settings) > 300:  # a search: hardly two runs are alike
+    claimed = {folder for sweep in runs.sweeps if sweep.claims for folder in sweep.jobs}
+    settings: dict[frozenset[tuple[str, str]], list[Record]] = defaultdict(list)
+    for run in runs.records:
+        is_outcome = run.status in ("finished", "failed") and run.folder not in runs.repeats
+        if is_outcome and run.config and run.dataset == dataset:
+            settings[run.items].append(run)
+    if len(settings) > MANY_RUNS:
         notes.append(f"{len(settings)} settings on {dataset} are too many to compare each with each")
         return []
-    for i, j in combinations(range(len(settings)), 2):
-        a, b = settings[i][0], settings[j][0]
-        if a.folder not in claimed or b.folder not in claimed:
-            linked[tuple(sorted(differing_settings(a, b)))].append((i, j))
+    linked: dict[tuple[str, ...], list[tuple[list[Record], list[Record]]]] = defaultdict(list)
+    for a, b in combinations(settings.values(), 2):
+        if not claimed.issuperset((a[0].folder, b[0].folder)):
+            linked[tuple(differing_settings(a[0], b[0]))].append((a, b))
+    order = {key: place for place, key in enumerate(runs.keys)}
     asked: list[Question] = []
     covered: set[str] = set()
-    order = list(runs.keys)
-    for changed in sorted(
-        linked, key=lambda keys: (len(keys), [order.index(k) if k in order else 99 for k in keys])
-    ):
+    for changed in sorted(linked, key=lambda keys: (len(keys), [order.get(key, 99) for key in keys])):
         if set(changed) <= covered:
             continue
         covered |= set(changed)
-        members = [settings[i] for i in sorted({i for pair in linked[changed] for i in pair})]
-        linked_pairs = [(settings[i], settings[j]) for i, j in linked[changed]]
-        question = _compare(changed, members, linked_pairs, dataset, metric)
-        if len(question.contrasts) > math.comb(MANY_SETTINGS, 2):
-            notes.append(f"{question.text} {len(members)} settings are too many to compare each with each")
+        question = _compare(changed, linked[changed], dataset, metric)
+        number = len({setting for contrast in question.contrasts for setting in contrast.terms})
+        if number > MANY_SETTINGS:
+            notes.append(f"{question.text} {number} settings are too many to compare each with each")
         elif any(contrast.values or contrast.failed for contrast in question.contrasts):
             asked.append(question)
         else:
@@ -255,60 +244,53 @@ def _comparisons(runs: Collection, dataset: str, metric: str, notes: list[str]) 
 
 
 def _compare(
-    changed: tuple[str, ...],
-    members: Sequence[Sequence[Record]],
-    linked: Sequence[tuple[Sequence[Record], Sequence[Record]]],
-    dataset: str,
-    metric: str,
+    changed: tuple[str, ...], linked: Iterable[tuple[list[Record], list[Record]]], dataset: str, metric: str
 ) -> Question:
-    def is_changed(key: str) -> bool:
-        return key in changed or key.partition(".")[0] in changed
-
-    def value(run: Record) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted((key, text) for key, text in run.settings.items() if is_changed(key)))
-
-    runs = [run for member in members for run in member]
-    groups = [key for run in runs for key in run.choices]
-    keys = [key for run in runs for key in run.settings]
+    """Which of the settings is best that differ in ``changed`` alone."""
+    runs = list({run.folder: run for pair in linked for side in pair for run in side}.values())
     known = {run.folder: {**run.settings, **run.choices} for run in runs}
+    keys = list(dict.fromkeys(key for run in runs for key in (*run.choices, *run.settings)))
+    inside = [key for key in keys if key in changed or key.partition(".")[0] in changed]
+    shared = telling(runs, [key for key in keys if key not in inside and key != "data"])
+
+    alike: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for run in runs:
-        run.values = {**run.values, **{key: known[run.folder].get(key, "–") for key in changed}}
-    shared = telling(runs, [key for key in [*groups, *keys] if not is_changed(key) and key != "data"])
-    names: dict[tuple[tuple[str, str], ...], str] = {}
-    for run in sorted(runs, key=lambda run: [_number(run.values[key]) for key in changed]):
-        name = " ".join(f"{key}={run.values[key]}" for key in changed)
-        names.setdefault(value(run), name)
-    for name in {name for name in names.values() if list(names.values()).count(name) > 1}:
-        alike = [key for key in names if names[key] == name]
-        for one in alike:  # options with further knobs changed
-            names[one] += "".join(f" {k}={v}" for k, v in one if any((k, v) not in other for other in alike))
-    order = list(names)
+        alike[tuple(known[run.folder].get(key, "–") for key in changed)].append(run)
+    names: dict[Path, str] = {}
+    for values, same in sorted(alike.items(), key=lambda item: [*map(_number, item[0])]):
+        varied = [k for k in inside if len({known[run.folder].get(k) for run in same}) > 1]
+        for run in same:  # options of one name, further knobs of which changed
+            tokens = [*zip(changed, values, strict=True), *((k, known[run.folder].get(k)) for k in varied)]
+            names[run.folder] = " ".join(f"{key}={value}" for key, value in tokens if value is not None)
+    order = list(dict.fromkeys(names.values()))
+    cells: dict[tuple[str, str], tuple[dict[Path, Record], dict[Path, Record]]] = {}
+    for pair in linked:
+        sides = sorted(pair, key=lambda side: order.index(names[side[0].folder]))
+        both = cells.setdefault((names[sides[0][0].folder], names[sides[1][0].folder]), ({}, {}))
+        for cell, side in zip(both, sides, strict=True):
+            cell.update({run.folder: run for run in side})
     what = changed[0] if len(changed) == 1 else f"these settings ({', '.join(changed)})"
-    text = (
-        f"Does {what} matter on {dataset}?"
-        if len(changed) == 1
-        else f"Do {what} matter together on {dataset}?"
-    )
-    claim = Claim(text, metric)
-    question = Question(claim, changed=changed)
-    cells: dict[tuple[Any, Any], tuple[list[Record], list[Record]]] = {}
-    for a, b in linked:
-        pair = sorted((a, b), key=lambda runs: order.index(value(runs[0])))
-        earlier, later = cells.setdefault((value(pair[0][0]), value(pair[1][0])), ([], []))
-        earlier.extend(pair[0])
-        later.extend(pair[1])
-    for first, second in sorted(cells, key=lambda pair: (order.index(pair[0]), order.index(pair[1]))):
-        earlier, later = cells[first, second]
-        terms = {names[second]: 1.0, names[first]: -1.0}
-        gathered = {
-            name: [(_pair(run, shared), run) for run in {run.folder: run for run in cell}.values()]
-            for name, cell in ((names[second], later), (names[first], earlier))
-        }
-        question.contrasts.append(_contrast(terms, gathered, claim, set(changed)))
+    does = f"Does {what} matter" if len(changed) == 1 else f"Do {what} matter together"
+    question = Question(Claim(f"{does} on {dataset}?", metric), changed=changed)
+    for first, second in sorted(cells, key=lambda pair: [order.index(name) for name in pair]):
+        earlier, later = (list(side.values()) for side in cells[first, second])
+        terms = {second: 1.0, first: -1.0}
+        gathered = {second: later, first: earlier}
+        question.contrasts.append(_contrast(terms, gathered, shared, question.claim, set(changed)))
+    paired: dict[str, list[float]] = defaultdict(list)
+    for contrast in question.contrasts:
+        for setting, of in contrast.cells.items():
+            paired[setting] += [of[pair] for pair in contrast.values]
+    means = {setting: fmean(values) for setting, values in paired.items() if values}
+    if means:
+        sign = row(metric).sign
+        question.leader = max(means, key=lambda setting: sign * means[setting])
+    question.contrasts = [c.turned() if c.terms.get(question.leader) == -1 else c for c in question.contrasts]
     return question
 
 
 def _number(text: str) -> tuple[float, str]:
+    """By which values are sorted: numbers first."""
     try:
         return float(text), ""
     except ValueError:
@@ -316,62 +298,71 @@ def _number(text: str) -> tuple[float, str]:
 
 
 def _contrast(
-    terms: dict[str, float], gathered: Mapping[str, Cell], claim: Claim, named: set[str]
+    terms: dict[str, float],
+    gathered: Mapping[str, Sequence[Record]],
+    shared: Sequence[str],
+    claim: Claim,
+    named: set[str],
 ) -> Contrast:
-    """The contrast of ``terms`` over what is ``gathered`` for each of them; of logarithms for a ratio."""
+    """The contrast of ``terms`` over the runs of each; of logarithms for a ratio.
+
+    Args:
+        terms: setting → weight.
+        gathered: setting → its runs.
+        shared: keys that the runs of a pair have in common, beside the seed.
+        claim: what is asked.
+        named: keys that may differ.
+    """
     contrast = Contrast(terms)
     runs: dict[str, dict[Pair, list[Record]]] = {}
     for setting, cell in gathered.items():
         values: dict[Pair, list[float]] = defaultdict(list)
         runs[setting] = defaultdict(list)
         failed = 0
-        contrast.datasets[setting] = " and ".join(dict.fromkeys(run.dataset for _, run in cell if run.config))
-        for pair, run in cell:
+        contrast.datasets[setting] = " and ".join(dict.fromkeys(run.dataset for run in cell if run.config))
+        for run in cell:
             value = run.metric(claim.metric)
             if run.has_failed(claim.metric):
                 failed += 1
                 value = claim.failed
             if value is not None and (value > 0 or not claim.is_ratio):
+                pair = tuple(f"{key}={run.values[key]}" for key in ("seed", *shared) if key in run.values)
                 values[pair].append(value)
                 runs[setting][pair].append(run)
         if failed and claim.failed is None:
             contrast.failed[setting] = failed, len(cell)
-        contrast.cells[setting] = {pair: math.fsum(found) / len(found) for pair, found in values.items()}
-    every = {pair for cell in contrast.cells.values() for pair in cell}
+        contrast.cells[setting] = {pair: fmean(found) for pair, found in values.items()}
     compared: list[Record] = []
+    by_seed: dict[str, list[float]] = defaultdict(list)
+    every = {pair for cell in contrast.cells.values() for pair in cell}
     for pair in sorted(every, key=lambda pair: (float(pair[0].removeprefix("seed=")), pair)):
         if lacking := [setting for setting in terms if pair not in contrast.cells[setting]]:
             contrast.unpaired[pair] = lacking
             continue
         parts = [math.log(c[pair]) if claim.is_ratio else c[pair] for c in contrast.cells.values()]
         contrast.values[pair] = sum(w * part for w, part in zip(terms.values(), parts, strict=True))
+        by_seed[pair[0]].append(contrast.values[pair])
         sides = [runs[setting][pair] for setting in terms]
         compared += [run for side in sides for run in side]
         for a, b in combinations([side[0] for side in sides], 2):
             others = [key for key in differing_settings(a, b) if key not in named]
             known = contrast.along if a.dataset == b.dataset else contrast.across
             known += [key for key in others if key not in known]
-    by_seed: dict[str, list[float]] = defaultdict(list)
-    for pair, value in contrast.values.items():
-        by_seed[pair[0]].append(value)
-    contrast.seeds = {seed: math.fsum(values) / len(values) for seed, values in by_seed.items()}
+    contrast.seeds = {seed: fmean(values) for seed, values in by_seed.items()}
     contrast.caveats = flags({run.folder: run for run in compared}.values())
     contrast.command = str(compared[0].provenance.get("command", "")) if compared else ""
-    contrast.scope = _scope(compared or [run for cell in gathered.values() for _, run in cell])
+    contrast.scope = _scope(compared or [run for cell in gathered.values() for run in cell])
     return contrast
 
 
 def _scope(runs: Sequence[Record]) -> str:
     """Data, size and network of runs: ``cifar10, 5,000 images; enhanced; 15 epochs``."""
 
-    def of(key: str) -> str:
-        values = dict.fromkeys(run.settings.get(key) or run.choices.get(key, "") for run in runs)
-        return " or ".join(filter(None, values))
+    def of(key: str) -> list[str]:
+        return list(dict.fromkeys(run.settings.get(key) or run.choices.get(key, "") for run in runs))
 
-    images = " or ".join(
-        f"{float(n):,.0f} images" if n else "all images"
-        for n in dict.fromkeys(run.settings.get("data.train_images", "") for run in runs)
-    )
+    images = [f"{float(n):,.0f} images" if n else "all images" for n in of("data.train_images")]
     data = " and ".join(dict.fromkeys(run.dataset for run in runs))
-    parts = [f"{data}, {images}", of("model"), f"{of('trainer.max_epochs')} epochs"]
-    return "; ".join(part for part in parts if part and part != " epochs")
+    epochs = " or ".join(filter(None, of("trainer.max_epochs")))
+    parts = [f"{data}, {' or '.join(images)}", " or ".join(filter(None, of("model")))]
+    return "; ".join(filter(None, [*parts, f"{epochs} epochs" if epochs else ""]))

@@ -4,11 +4,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import yaml
@@ -19,7 +19,6 @@ from experiment.results import Row
 from experiment.run import Run
 from experiment.schema import flatten
 
-T = TypeVar("T")
 IGNORED = ("seed", "name", "output_dir", "resume", "data.root", "data.download")
 """Keys in which repetitions of a run may differ."""
 UNSEEN = (*IGNORED, "data.dataset", "logger", "callbacks.figures")
@@ -61,6 +60,11 @@ class Record:
         return {k: plain(v) for k, v in given if not f"{k}.".startswith(tuple(f"{node}." for node in UNSEEN))}
 
     @cached_property
+    def items(self) -> frozenset[tuple[str, str]]:
+        """The settings, as what two runs have in common or not."""
+        return frozenset(self.settings.items())
+
+    @cached_property
     def dataset(self) -> str:
         """The data set: its name, and for a folder of images the fingerprint of what is in it."""
         known = self.provenance.get("data", {})
@@ -79,7 +83,7 @@ class Record:
         is_finite &= not isinstance(value, float) or math.isfinite(value)
         return self.status == "failed" or (self.status == "finished" and not is_finite)
 
-    @property
+    @cached_property
     def choices(self) -> dict[str, str]:
         """Group → option that the configuration was composed of."""
         return dict(self.provenance.get("choices", {}))
@@ -87,10 +91,7 @@ class Record:
 
 @dataclass
 class Sweep:
-    """What ``sweep.json`` tells, and ``benchmark.json`` beside it: names as claims use them → numbers.
-
-    ``max_seeds`` is 0 for a sweep of a fixed number of seeds.
-    """
+    """What ``sweep.json`` tells; ``max_seeds`` is 0 for a sweep of a fixed number of seeds."""
 
     name: str
     swept: list[str]
@@ -98,7 +99,6 @@ class Sweep:
     sessions: list[dict[str, Any]]
     jobs: dict[Path, dict[str, str]]
     max_seeds: int = 0
-    benchmark: dict[str, float] = field(default_factory=dict)
 
     @property
     def contrasts(self) -> int:
@@ -166,9 +166,7 @@ class Collection:
             self._found[folder] = Record(folder, "skipped", said(refusal))
 
     def _look(self, folder: Path) -> None:
-        sweep = self._try(folder / "sweep.json", _sweep, "; its runs count as single ones")
-        if sweep:
-            sweep.benchmark = self._try(folder / "benchmark.json", _benchmark) or {}
+        if sweep := self._sweep(folder):
             self.sweeps.append(sweep)
             self._found |= {path: read(path, values) for path, values in sweep.jobs.items()}
             for path in sorted(folder.glob("*/provenance.json")):
@@ -192,12 +190,20 @@ class Collection:
                 why = "is no run folder: it has neither config.yaml nor provenance.json"
                 self._found[folder] = Record(folder, "skipped", why)
 
-    def _try(self, path: Path, parse: Callable[[Path, Any], T], but: str = "") -> T | None:
-        """The parsed content of a JSON file; None if there is no such file, or it is damaged."""
+    def _sweep(self, folder: Path) -> Sweep | None:
+        """What ``sweep.json`` tells; None if there is no such file, or it is damaged."""
+        path = folder / "sweep.json"
         try:
-            return parse(path.parent, json.loads(path.read_text())) if path.exists() else None
+            content = json.loads(path.read_text()) if path.exists() else None
+            if content is None:
+                return None
+            swept = [key for key in content["swept"] if key != "seed"]
+            jobs = {folder / job["folder"]: dict(job["overrides"]) for job in content["jobs"]}
+            max_seeds = int(content["max_seeds"]) if content.get("until") == "decided" else 0
+            claims, sessions = list(content["claims"]), list(content["sessions"])
+            return Sweep(str(content["name"]), swept, claims, sessions, jobs, max_seeds)
         except Exception as damage:  # whatever it is, the runs may be whole
-            self._found[path] = Record(path, "skipped", said(damage) + but)
+            self._found[path] = Record(path, "skipped", f"{said(damage)}; its runs count as single ones")
         return None
 
 
@@ -214,7 +220,7 @@ def _identity(record: Record) -> tuple[Any, ...]:
     """What two runs have in common that are one and the same: settings, data and seed."""
     fingerprint = record.provenance.get("data", {}).get("fingerprint")
     seed = record.config.get("seed")
-    return (record.dataset, fingerprint, seed, frozenset(record.settings.items()))
+    return (record.dataset, fingerprint, seed, record.items)
 
 
 def read(folder: Path, overrides: Mapping[str, str] | None = None) -> Record:
@@ -246,32 +252,11 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
         if len(rows) != results["epochs"]:
             raise ValueError(f"metrics.csv has {len(rows)} epochs, results.json {results['epochs']}")
         if rows:
-            accuracies = [row.get("val_acc") for row in rows]
-            rises = np.diff([math.nan if accuracy is None else accuracy for accuracy in accuracies])
-            results["val_acc_falls"] = float(np.maximum(0, -rises).sum())  # keeps NaN, which max() does not
+            accuracies = [math.nan if (value := row.get("val_acc")) is None else value for row in rows]
+            falls = np.maximum(0, -np.diff(accuracies))  # keeps NaN, which max() does not
+            results["val_acc_falls"] = float(falls.sum())
             results["seconds_per_epoch"] = results["train_seconds"] / len(rows)
     return Record(folder, status, reason, overrides, config, results, rows, provenance)
-
-
-def _sweep(folder: Path, content: Any) -> Sweep:
-    swept = [key for key in content["swept"] if key != "seed"]
-    jobs = {folder / job["folder"]: dict(job["overrides"]) for job in content["jobs"]}
-    max_seeds = int(content["max_seeds"]) if content.get("until") == "decided" else 0
-    return Sweep(
-        str(content["name"]), swept, list(content["claims"]), list(content["sessions"]), jobs, max_seeds
-    )
-
-
-def _benchmark(_: Path, content: Any) -> dict[str, float]:
-    """Times of a step ÷ torch eager's, and shares of BatchNorm in a step."""
-    numbers = {
-        f"benchmark.{time}.{engine}.ratio": float(entry["ratio"])
-        for time in ("wall", "cpu")
-        for engine, entry in content[time].items()
-    }
-    for engine, layers in content["layers"].items():
-        numbers[f"benchmark.{engine}.BatchNorm2d"] = layers["BatchNorm2d"] / sum(layers.values())
-    return numbers
 
 
 def telling(records: Iterable[Record], keys: Iterable[str], kept: Sequence[str] = ()) -> list[str]:

@@ -30,7 +30,7 @@ class Interruption(Checkpoint):
     def __init__(self, requeue: bool = False) -> None:
         self.requeue = requeue
         self.received: int | None = None
-        self._before: list[Callable[[], None]] = []
+        self._before: list[Callable[[], object]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note signals from now on; Lightning has installed handlers of its own until here."""

@@ -32,7 +32,7 @@ from lightning_modules.data.strong_augment import StrongAugmentation, resized, s
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
-"""(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels, or (B, K) probabilities where these are mixed."""
+"""(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels, or (B, K) mixed ones."""
 
 
 def generator(*key: int | str) -> Generator:
@@ -150,35 +150,34 @@ class ImageDataModule(LightningDataModule):
     [0, 1], *not* normalised, and labels.
 
     Args:
-        dataset: name of the data set.
+        dataset: which data set; set by data=…
         root: folder of the data.
-        batch_size: images of a step and process.
-        val_fraction: part of the training set that is kept for validation; 0 = none. Has no effect on data
-            with a validation set of its own.
+        batch_size: images a step and device, in [1, inf).
+        val_fraction: part of the training set kept for validation, in [0, 1). Has no effect on data with a
+            validation set of its own.
         seed: of order and augmentation.
-        augment: whether to augment training images as the next four say.
-        crop_padding: as in :class:`Augmentation`, like the next three.
-        flip: probability of a horizontal flip.
-        jitter: largest change of brightness, contrast and saturation.
-        rotation: largest angle in degrees.
-        download: whether to download a data set that is not under ``root``.
-        image_size: as in :func:`image_folder`, like the next two.
-        channels: of a folder's images.
-        test_fraction: of a folder without a test set.
-        train_images: train on a fixed, class-stratified part of this many training images; None = on all.
-        background: colour behind a folder's transparent images.
-        cache: folder of what was decoded; None = beside the images.
-        on_leak: what to do about test images that are also training images, and images of two classes:
-            ``warn``, ``error`` or ``drop`` (from the training and validation images).
-        crop_fill: as in :class:`Augmentation`.
-        flip_mode: as in :class:`StrongAugmentation`, like the next five.
-        randaugment: operations of RandAugment on an image.
-        randaugment_magnitude: their strength.
-        cutout: size of a black square.
-        mix: of the images of a batch.
-        mix_alpha: how even the parts are.
-        size_schedule: heights of the training images, each for an equal part of the training; the last one
-            should be their own. None = as they are.
+        augment: augment training images as the four knobs below say.
+        crop_padding: random crop: pixels of padding on each side, in [0, inf).
+        flip: probability of a horizontal flip, in [0, 1].
+        jitter: brightness, contrast and saturation change by up to this factor, in [0, 1].
+        rotation: largest random rotation in degrees, in [0, 180].
+        download: download the data set if it is not under data.root.
+        image_size: resize a folder's images to this many pixels a side, in [1, inf).
+        channels: channels of a folder's images, in [1, 4]: grey, colour, colour with transparency.
+        test_fraction: part of a folder without test/ that becomes the test set, in (0, 1).
+        train_images: train on so many images only, equally of each class, in [1, inf).
+        background: colour behind transparent images.
+        cache: folder of decoded images; None = beside the images.
+        on_leak: a test image is also a training image, or one image has two classes: warn, stop, or leave it
+            out.
+        crop_fill: what a crop finds beside the image.
+        flip_mode: flip each image by chance, or those of one epoch not in the next.
+        randaugment: operations of RandAugment on each image, in [0, inf).
+        randaugment_magnitude: strength of RandAugment, in [0, 30].
+        cutout: pixels of a side of a black square in each image, in [0, inf).
+        mix: mix the images of a batch, and their labels.
+        mix_alpha: how even the parts of a mix are, in (0, inf): 0.2 little, 1 anything.
+        size_schedule: heights of training images, each for an equal part of the epochs, in [1, inf).
     """
 
     def __init__(
@@ -198,9 +197,9 @@ class ImageDataModule(LightningDataModule):
         channels: int | None = None,
         test_fraction: float = 0.2,
         train_images: int | None = None,
-        background: str = "white",
+        background: Literal["white", "black", "grey"] = "white",
         cache: str | None = None,
-        on_leak: str = "warn",
+        on_leak: Literal["warn", "error", "drop"] = "warn",
         crop_fill: Literal["black", "reflect"] = "black",
         flip_mode: Literal["random", "alternating"] = "random",
         randaugment: int = 0,
@@ -380,8 +379,9 @@ class ImageDataModule(LightningDataModule):
             return trainer.fit_loop.batch_idx + 1 if trainer and trainer.training else 0
 
         def height() -> int | None:
-            epochs = trainer.max_epochs if trainer else None
-            return size_in_epoch(self.size_schedule, epoch(), epochs) if epochs else None
+            if not (self.size_schedule and trainer and trainer.max_epochs):
+                return None
+            return size_in_epoch(self.size_schedule, epoch(), trainer.max_epochs)
 
         return TrainingBatches(
             self._share("train"), self.augmentation or IDENTITY, self.seed, epoch, start, self.strong,

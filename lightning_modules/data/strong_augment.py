@@ -158,9 +158,9 @@ def rand_augment(images: Tensor, operations: Tensor, is_negative: Tensor, magnit
     return augmented
 
 
-def size_in_epoch(sizes: Sequence[int] | None, epoch: int, epochs: int) -> int | None:
-    """The height of images in an epoch: of ``sizes`` each has an equal part of the training; None = as is."""
-    return sizes[min(epoch * len(sizes) // max(epochs, 1), len(sizes) - 1)] if sizes else None
+def size_in_epoch(sizes: Sequence[int], epoch: int, epochs: int) -> int:
+    """The height of images in an epoch: each of ``sizes`` has an equal part of the training."""
+    return sizes[min(epoch * len(sizes) // epochs, len(sizes) - 1)]
 
 
 def resized(images: Tensor, height: int | None) -> Tensor:

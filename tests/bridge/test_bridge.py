@@ -628,7 +628,7 @@ IMAGES = torch.zeros(2, 3, 5, 5)
         ),
         (lambda nn: bridge.namespace("fpga"), r"engine: expected one of auto, numpy, cupy, got 'fpga'"),
         (
-            lambda nn: bridge.cupy.Conv2d(3, 4, 3)(IMAGES),
+            lambda nn: bridge.NAMESPACES["cupy"].Conv2d(3, 4, 3)(IMAGES),
             r"expected a tensor on cuda for engine cupy, got cpu",
         ),
     ],

@@ -47,7 +47,7 @@ def test_parity_with_torch(kind, kernels, dtype, data):
     assert gradients.keys() == parameters.keys()
     for name, parameter in parameters.items():
         np.testing.assert_allclose(gradients[name], parameter.grad, **close)
-    assert set(case.layer.names) == set(reference.state_dict())
+    assert set(case.layer.shapes) == set(reference.state_dict())
     for name, tensor in reference.state_dict().items():
         np.testing.assert_allclose(state[name], tensor, **close)
     assert y.dtype == grad_x.dtype == batch_last(x).dtype

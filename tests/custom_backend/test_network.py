@@ -61,7 +61,7 @@ def test_fifty_adam_steps_in_lockstep_with_torch(kernels, dtype, tolerance):
 def test_names_and_initial_state_are_torchs():
     network, reference = networks()
     state = network.init(np.random.default_rng(0))
-    assert list(state) == list(network.names) == list(reference.state_dict())
+    assert list(state) == list(network.shapes) == list(reference.state_dict())
     for name, tensor in reference.state_dict().items():
         assert state[name].shape == tuple(tensor.shape)
 

@@ -102,7 +102,7 @@ FUNCTIONS = {
     "nn.functional.mse_loss": mse_loss,
 }
 MODULES = [
-    *(layer.__name__ for layer in bridge.LAYERS if layer.__name__ != "Dropout"),
+    *(name for name in bridge.LAYERS if name != "Dropout"),
     "CrossEntropyLoss",
     "MSELoss",
 ]

@@ -46,6 +46,8 @@ def data(**options: object) -> ImageDataModule:
 
 def as_rank(module: ImageDataModule, rank: int = 0, world_size: int = 1, epoch: int = 0) -> ImageDataModule:
     module.trainer = SimpleNamespace(
+        overfit_batches=0,
+        training=False,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         global_rank=rank,
         world_size=world_size,

@@ -25,7 +25,6 @@ def jobs():
         {"metric": "val_loss", "contrasts": [PAIR, PAIR], "scale": "ratio"},
         {"metric": "val_acc_falls", "contrasts": [PAIR]},
         {"metric": "images_per_second", "contrasts": [PAIR]},
-        {"metric": "benchmark.numpy_layers.BatchNorm2d", "claimed": 0.3},
     ],
 )
 def test_what_can_be_answered(jobs, claim):

@@ -122,7 +122,7 @@ def test_a_row_speaks_for_its_columns():
     assert units.number("test_ece", 0.01234) == "1.23\u00a0%"
     assert units.number("test_nll", 0.012345) == "0.01235"
     assert units.unit("test_acc", is_effect=True) == "\u00a0points"
-    assert units.name("benchmark.wall") == "benchmark.wall"
+    assert units.name("what_nobody_knows") == "what nobody knows"
 
 
 def test_rows_are_read_without_their_code():

@@ -158,7 +158,7 @@ def attempt(run: Run, failure: Exception, begins: bool = False) -> None:
         if begins:
             run.begin()
         else:
-            run.withdraw(failure)
+            run.fail(failure)
         raise failure
 
 
@@ -270,7 +270,7 @@ def test_every_state_of_a_run_that_begins_and_ends(job, state):
     with run.session():
         run.begin()
         assert run.state == "running"
-        assert "refused" not in run.provenance
+        assert not run.provenance.get("refused")
     assert run.state == "killed"
     for ending in ("interrupted", "failed", "finished"):
         run.begin()
@@ -367,7 +367,8 @@ def test_a_folder_that_takes_nothing_is_one_line(tmp_path):
     (tmp_path / "run").rename(tmp_path / "moved")
     with pytest.raises(CannotWrite, match=r"provenance\.json cannot be written: No such file or directory"):
         run.write_json("provenance.json", {})
-    run.log_traceback(UserError("x"))  # what cannot be logged is no further failure
+    run.has_begun = True
+    run.fail(UserError("x"))  # what cannot be logged is no further failure
 
 
 def test_a_newer_format_names_the_version_that_wrote_it(tmp_path):

@@ -15,14 +15,15 @@ from lightning_modules.training import train
 
 EPOCHS, BATCH = 4, 100
 SMALL = (
-    "model=fast", "model.widths=[4,8,8]", "model.dirac=false", "data.train_images=200", f"data.batch_size={BATCH}",
-    f"trainer.max_epochs={EPOCHS}", "trainer.precision=64-true", "trainer.limit_val_batches=1",
+    "model=fast", "model.widths=[4,8,8]", "model.dirac=false", "data.train_images=200",
+    f"data.batch_size={BATCH}", f"trainer.max_epochs={EPOCHS}", "trainer.precision=64-true",
+    "trainer.limit_val_batches=1",
     "trainer.limit_test_batches=1", "data.flip=0.5", "logger=none", "callbacks.figures=null",
     f"optimizer.bias_lr={0.053 * BATCH}", f"optimizer.head_lr={0.67 * BATCH}",
     f"optimizer.weight_decay={2e-6 * BATCH}",
 )  # fmt: skip
-"""With rates for the mean of the losses, where the published ones are for the sum. Where convolutions begin as
-the identity many pixels of a digit are equally large, and which one a max-pooling takes is rounding's choice."""
+# Rates for the mean of the losses, where the published ones are for the sum. Where convolutions begin as the
+# identity many pixels of a digit are equally large: which one a max-pooling takes is then rounding's choice.
 
 
 class Published(nn.Module):
@@ -127,7 +128,7 @@ def test_train_py_s_path_is_the_published_recipe_step_by_step(configure):
         if "batches" in name or ("weight" in name and ("norm" in name or "first_2" in name)):
             continue
         own = next(v for n, v in first.items() if n.removeprefix("network.").replace(".", "_") == name)
-        # the 1e-7 that Muon adds to a norm is more beside that of a mean of gradients than beside that of a sum
+        # the 1e-7 that Muon adds to a norm is more beside a mean of gradients than beside their sum
         torch.testing.assert_close(
             own, value.detach(), rtol=1e-6, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
         )
