@@ -102,7 +102,7 @@ def hardware() -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """How many processors this process may keep busy: of those there are, by its affinity and its container."""
+    """How many processors this process may keep busy, by its affinity and its container."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")  # "200000 100000": microseconds of time in each period, or "max"

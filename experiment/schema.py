@@ -88,7 +88,7 @@ COMPONENTS = {
         given=1, own=("head_lr", "bias_lr", "no_decay_on_norms_and_biases"), base="torch.optim.Optimizer"
     ),
     "scheduler": Component(given=2),
-    "loss": Component(base="torch.nn.Module"),
+    "loss": Component(own=("keep_hardest",), base="torch.nn.Module"),
     "metrics": Component(given=2, has_entries=True),
     "callbacks": Component(has_entries=True, base="lightning.pytorch.callbacks.Callback"),
     "logger": Component(
@@ -142,6 +142,8 @@ KNOBS: dict[str, Knob] = {
         "float", "learning rate of norms and biases; null = lr", "(0, inf)", optional=True
     ),
     "optimizer.no_decay_on_norms_and_biases": Knob("bool", "no weight decay for norms and biases"),
+    # loss
+    "loss.keep_hardest": Knob("float", "learn of each batch from this part, of the highest loss", "(0, 1]"),
     # data
     "data.root": Knob("path", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
     "data.cache": Knob(

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from experiment.errors import UserError
-from experiment.instantiate import instantiate
+from experiment.instantiate import instantiate, load
 from experiment.metrics import row as metric_row
 from experiment.precision import resolve
 from experiment.run import Run
@@ -74,9 +74,17 @@ class ImageFacts(NamedTuple):
 
 def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> Classifier:
     """The LightningModule of a run: its network, loss, optimizer and schedule."""
+    node, own = own_keys("loss", config.loss)
+    criterion, classes = instantiate(node), len(data.classes)
+    if config.data.get("mix"):
+        try:
+            criterion(torch.zeros(1, classes), torch.full((1, classes), 1 / classes))
+        except Exception as failure:  # whatever it says of targets that it does not know
+            said = f"data.mix={config.data.mix} needs a loss of probabilities, such as loss=cross_entropy"
+            raise UserError(f"{said}, not {config.loss._target_}") from failure
     return Classifier(
-        build_network(config, data.image_shape, len(data.classes)),
-        instantiate(config.loss),
+        build_network(config, data.image_shape, classes),
+        criterion,
         partial(build_optimizer, config.optimizer),
         partial(instantiate, config.scheduler),
         image_shape=data.image_shape,
@@ -84,6 +92,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         mean=data.mean,
         std=data.std,
         metrics=chosen_metrics(config).values(),
+        mirrors=bool(config.data.get("augment") and config.data.get("flip")),
+        keep_hardest=own.get("keep_hardest", 1.0),
         weighs_batches_alike="metrics" not in config,  # a run of version 0.1
     )
 
@@ -126,6 +136,8 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
     callbacks: list[Callback] = [_callback(node, folder) for node in config.callbacks.values() if node]
+    if companion := getattr(load(config.optimizer._target_), "companion", None):
+        callbacks.append(companion())
     if not any(isinstance(callback, Interruption) for callback in callbacks):
         callbacks.append(Interruption())
     shows_progress = any(isinstance(callback, ProgressBar) for callback in callbacks)  # one of the user's

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -19,6 +20,7 @@ from experiment.metrics.acc import acc
 from lightning_modules.data.augment import to_float
 from lightning_modules.data.datamodule import Batch
 from lightning_modules.networks.blocks import Shape
+from lightning_modules.views import mean_over_views
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Outputs:
 
     logits: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
+    views: list[Tensor] = field(default_factory=list)
+    """Mean logits over the views of each image, where a metric asks for them."""
     loss: Tensor | float = 0.0
     """Sum of the batches' losses, each times its weight."""
     weight: int = 0
@@ -68,6 +72,8 @@ class Classifier(LightningModule):
         mean: of each channel of the training images, in [0, 1].
         std: their standard deviations.
         metrics: what is measured beside the loss.
+        mirrors: whether a mirror image is a view of an image.
+        keep_hardest: learn of each batch from this part, which has the highest cross-entropy, in (0, 1].
         weighs_batches_alike: take the loss of an epoch as the mean over its batches, a smaller last one too,
             not over its images: runs of version 0.1 go on as they began.
     """
@@ -86,6 +92,8 @@ class Classifier(LightningModule):
         mean: Sequence[float],
         std: Sequence[float],
         metrics: Iterable[Metric] = (acc,),
+        mirrors: bool = False,
+        keep_hardest: float = 1.0,
         weighs_batches_alike: bool = False,
     ) -> None:
         super().__init__()
@@ -98,7 +106,10 @@ class Classifier(LightningModule):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.metrics = tuple(metrics)
+        self.mirrors, self.keep_hardest = mirrors, keep_hardest
         self.weighs_batches_alike = weighs_batches_alike
+        self.learned_from: Batch | None = None
+        """The batch of the latest step, or what was kept of it."""
         self.measured: dict[str, float] = {}
         """Column → value of the epoch, as far as it has come."""
         self.tested: Tested | None = None
@@ -163,7 +174,17 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """The loss of one batch."""
-        return self._step("train", batch)[0]
+        self.learned_from = self._hardest(batch) if self.keep_hardest < 1 else batch
+        return self._step("train", self.learned_from)[0]
+
+    @torch.no_grad()
+    def _hardest(self, batch: Batch) -> Batch:
+        images, labels = batch
+        self.network.eval()  # a look that leaves no trace
+        losses = cross_entropy(self(images).float(), labels, reduction="none")
+        self.network.train()
+        kept = losses.topk(max(1, round(self.keep_hardest * len(losses)))).indices.sort().values
+        return images[kept], labels[kept]
 
     def validation_step(self, batch: Batch) -> None:
         """Keep what one batch of the validation set gives."""
@@ -171,7 +192,10 @@ class Classifier(LightningModule):
 
     def test_step(self, batch: Batch) -> Tensor:
         """Keep what one batch of the test set gives, and return its (N, K) logits."""
-        return self._step("test", batch)[1]
+        logits = self._step("test", batch)[1]
+        if any(metric.views for metric in self.metrics):
+            self._outputs["test"].views.append(mean_over_views(self, batch[0], self.mirrors))
+        return logits
 
     def on_train_epoch_start(self) -> None:
         """Measure anew; compute no gradients of what is trained no longer, but had an end of its own."""
@@ -209,10 +233,10 @@ class Classifier(LightningModule):
         total, weight = sums.sum(dim=0)
         due = [metric for metric in self.metrics if stage == "test" or metric.when == "epoch"]
         values = {"loss": float(total / weight)}
-        logits = logits if logits.dtype == torch.float64 else logits.float()  # NumPy has no bfloat16
-        arrays = logits.cpu().numpy(), labels.cpu().numpy()
+        arrays = _array(logits), labels.cpu().numpy()
+        views = _array(self._gather(torch.cat(outputs.views))[0]) if outputs.views else arrays[0]
         with np.errstate(all="ignore"):
-            values |= {metric.key: metric(*arrays) for metric in due}
+            values |= {m.key: m(views if m.views else arrays[0], arrays[1]) for m in due}
         if stage == "test":
             self.tested = Tested(*arrays, sizes)
         # float32, as all that is logged: what is written is what was monitored
@@ -233,3 +257,9 @@ class Classifier(LightningModule):
         optimizer = self.make_optimizer(self.network)
         scheduler: Any = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _array(logits: Tensor) -> Logits:
+    """For NumPy, which has no bfloat16."""
+    array: Logits = (logits if logits.dtype == torch.float64 else logits.float()).cpu().numpy()
+    return array

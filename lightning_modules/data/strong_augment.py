@@ -44,7 +44,7 @@ class StrongAugmentation:
             return drawn
         return first ^ (epoch % 2 == 1)
 
-    def before(self, images: Tensor, rows: slice | Tensor, n: int, generator: Generator) -> Tensor:
+    def before(self, images: Tensor, rows: Tensor, n: int, generator: Generator) -> Tensor:
         """Apply RandAugment to (m, C, H, W) uint8 images, those at ``rows`` of a batch of ``n``."""
         if not self.randaugment:
             return images
@@ -56,7 +56,7 @@ class StrongAugmentation:
             )
         return images
 
-    def after(self, images: Tensor, rows: slice | Tensor, n: int, generator: Generator) -> Tensor:
+    def after(self, images: Tensor, rows: Tensor, n: int, generator: Generator) -> Tensor:
         """Cut a square out of each of (m, C, H, W) float images, those at ``rows`` of a batch of ``n``."""
         if not self.cutout:
             return images
@@ -65,10 +65,24 @@ class StrongAugmentation:
         return cut_out(images, centres.long(), self.cutout)
 
     def mixed(
-        self, images: Tensor, labels: Tensor, others: Tensor, their_labels: Tensor, classes: int,
-        generator: Generator,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Mix (m, C, H, W) float images, and labels to (m, K) probabilities, with as many others."""
+        self, images: Tensor, labels: Tensor, world_size: int, classes: int, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Mix each of (m, C, H, W) float images with the one before it in the batch of all processes.
+
+        Args:
+            images: of one process, or of several: its own and then as many to mix them with.
+            labels: theirs, (m,) int64.
+            world_size: number of processes.
+            classes: number of classes K.
+            generator: to draw from, the same in all processes.
+
+        Returns:
+            The images, and (m, K) probabilities.
+        """
+        if world_size == 1:
+            others, their_labels = images.roll(1, 0), labels.roll(1, 0)
+        else:
+            (images, others), (labels, their_labels) = images.chunk(2), labels.chunk(2)
         kept = _beta(self.mix_alpha, generator)
         place = torch.rand(2, generator=generator)
         if self.mix == "mixup":
