@@ -122,8 +122,8 @@ class Classifier(LightningModule):
 
     def initialise_from(self, images: Tensor) -> None:
         """Show (N, C, H, W) uint8 training images to a network whose first weights depend on some."""
-        if hasattr(self.network, "initialise_from"):
-            self.network.initialise_from((to_float(images) - self.mean) / self.std)
+        if initialise := getattr(self.network, "initialise_from", None):
+            initialise((to_float(images) - self.mean) / self.std)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what goes in and what comes out: the weights are of use without the data set."""

@@ -131,7 +131,7 @@ def fast(
 def _convolution(nn: Any, inputs: int, outputs: int, is_identity: bool) -> torch_nn.Module:
     convolution: torch_nn.Module = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     if is_identity:
-        torch_nn.init.dirac_(convolution.weight.data[:inputs])
+        torch_nn.init.dirac_(convolution.get_parameter("weight").data[:inputs])
     return convolution
 
 

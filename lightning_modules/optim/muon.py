@@ -21,7 +21,7 @@ def orthogonalised(matrix: Tensor, steps: int) -> Tensor:
     processor. Source: Jordan et al., Muon, 2024.
     """
     a, b, c = QUINTIC
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x: Tensor = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
         gram = x @ x.T

@@ -119,10 +119,10 @@ class SAM(SGD):
         with torch.enable_grad():
             loss = closure()
         moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.stack([p.grad.norm() for p in moved]).norm()  # type: ignore[union-attr]
+        norm = torch.stack([p.grad.norm() for p in moved]).norm()
         before = [p.clone() for p in moved]
         for p in moved:
-            p.add_(p.grad * (self.rho / (norm + 1e-12)))  # type: ignore[operator]
+            p.add_(p.grad * (self.rho / (norm + 1e-12)))
         self.zero_grad()
         with torch.enable_grad():
             (self.second_gradient or closure)()
