@@ -13,11 +13,12 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiment.entry_point import argument, entry_point, invocation, loading, stop
+from experiment.entry_point import argument, entry_point, invocation, stop
 from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Run
 from experiment.sweep import outcome
+from experiment.terminal import loading, wrap_log
 from experiment.worker import claim_job, claim_run
 from hydra_plugins.folder_sweeper import FolderSweeper
 
@@ -29,6 +30,7 @@ def job(config: DictConfig) -> float | None:
     """One job of Hydra's: the only one, or one of a sweep."""
     hydra_config = cast(DictConfig, HydraConfig.get())
     is_sweep = hydra_config.mode == RunMode.MULTIRUN
+    wrap_log()
     try:
         run = (claim_job if is_sweep else claim_run)(config, hydra_config)
         if run is None:
@@ -61,6 +63,8 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
     except (KeyboardInterrupt, SystemExit):
         if run.has_begun and run.is_writer:
             log.info(f"continue with: {invocation('train')} {argument('resume', str(run.folder))}")
+        elif not run.folder.exists():
+            log.info("stopped before the first step: nothing is left of this run")
         raise
     finally:
         if is_sweep and not config.resume:  # the sweeper is not ours, which prints these lines itself

@@ -99,7 +99,8 @@ def _reason(mistake: Exception) -> str:
         meant, there = nearest(option, mistake.options), ", ".join(mistake.options)
         return f"a list of defaults names {group}={option}: no such option.{meant} Options: {there}"
     message = " ".join(str(mistake).partition("\nSee ")[0].split())
-    if found := re.match(r"In '(.+?)': Could not override '/?([^'@]+)(@?)", message):
+    words = "(?:Could not override '/?|.* No earlier Group Default for ')"  # of Hydra 1.3 and 1.4
+    if found := re.match(rf"In '(.+?)': {words}([^'@]+)(@?)", message):
         file, group, is_nested = found.groups()
         meant = nearest(group, [*COMPONENTS, "trainer", "hydra/launcher", "hydra/sweeper"])
         if is_nested:

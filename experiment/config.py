@@ -58,6 +58,8 @@ def digest(config: DictConfig) -> str:
     plain.pop("metrics", None)  # they are asked of a result: no other training for another question
     del plain["data"]["download"]
     plain["data"].pop("cache", None)
+    if plain["data"].get("fold") is None:  # so have sweeps of before there were any
+        plain["data"] = {k: v for k, v in plain["data"].items() if k not in ("fold", "folds")}
     plain["callbacks"].pop("interruption", None)
     for key in ("every_minutes", "every_steps"):  # when something is saved changes nothing
         (plain["callbacks"].get("checkpoint") or {}).pop(key, None)

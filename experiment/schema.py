@@ -402,7 +402,9 @@ def _knobs(key: str, node: Mapping[str, Any], component: Component) -> Signature
         central = f"{key.partition('.')[0]}.*.{name}" if component.has_entries else f"{key}.{name}"
         knobs[name] = KNOBS.get(central, described(knob, remark))
     knobs = {name: KNOBS[f"{key}.{name}"] for name in component.own} | knobs
-    return Signature(knobs, found.required, found.is_open)
+    # what Lightning's callbacks pass on, such as functions, no YAML file can hold
+    is_open = found.is_open and not str(node["_target_"]).startswith("lightning.pytorch.callbacks.")
+    return Signature(knobs, found.required, is_open)
 
 
 def _faults_of_component(
@@ -439,6 +441,12 @@ def _faults_of_component(
                 yield from _faults_of_component(inner, target_node, NESTED, {})
         elif name in taken.knobs and (line := taken.knobs[name].problem(dotted, value)):
             yield dotted, line
+    if (
+        key == "data"
+        and (fold := node.get("fold")) is not None
+        and not fold < (folds := node.get("folds", 5))
+    ):
+        yield "data.fold", f"data.fold={fold}: with data.folds={folds} there are 0 to {folds - 1}"
     if "dataset" in node and key == "data" and (reason := _refusal_of_data(str(node["dataset"]))):
         yield "data.dataset", f"data.dataset={node['dataset']}: {reason}"
     for name in sorted(taken.required - set(node)) if not is_partial else []:

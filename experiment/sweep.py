@@ -29,6 +29,7 @@ from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
+from experiment.terminal import ERASE, width
 
 FORMAT_VERSION = 1
 """Of ``sweep.json``; raised when a key changes its meaning."""
@@ -111,6 +112,7 @@ class Sweep:
         self._before: int | None = None  # sessions of earlier starts
         self._unreported: dict[Job, tuple[Any, ...] | None] = {}  # with the end of an earlier session
         self._worked = 0.0  # seconds of the jobs that ended in this session
+        self._drawn = ""  # on the terminal
 
     def rounds(self) -> Iterator[list[Job]]:
         """The jobs that are left: all, or in a sequential sweep seed by seed until its claims are decided."""
@@ -195,7 +197,7 @@ class Sweep:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Print a line whenever a job ends, wherever it runs."""
+        """Print a line whenever a job ends, wherever it runs; on a terminal show which epochs are trained."""
         done = threading.Event()
 
         def watch() -> None:
@@ -210,6 +212,7 @@ class Sweep:
             done.set()
             watcher.join()
             self._look()
+            self._draw("")
 
     def _look(self) -> None:
         for job, before in list(self._unreported.items()):
@@ -219,7 +222,17 @@ class Sweep:
                     self._worked += job.run.results.get("seconds", 0.0)
                     left = len(self._unreported)
                     line = f"[{len(self.jobs) - left}/{len(self.jobs)}] {job.label}  {outcome(job.run)}"
+                    self._draw("")
                     print(f"{line}  {left} left{self._estimated_end()}" if left else line, flush=True)
+        with suppress(UserError):
+            running = [job for job in self._unreported if job.run.status == "running"]
+            self._draw("  ".join(f"{job.label} epoch {_epochs(job)}" for job in running))
+
+    def _draw(self, line: str) -> None:
+        """Replace the last line of a terminal by one that is gone before others are printed."""
+        if sys.stderr.isatty() and line != self._drawn:
+            print(f"{ERASE}{line[: width()]}", end="", file=sys.stderr, flush=True)
+            self._drawn = line
 
     def _estimated_end(self) -> str:
         left = self.seconds_left()
@@ -284,6 +297,12 @@ def outcome(run: Run) -> str:
     if refused := run.provenance.get("refused"):
         return f"NOT STARTED {refused['error']} (as before: {status})".splitlines()[0]
     return f"{status.upper()} {results.get('error', '')}".strip().splitlines()[0]
+
+
+def _epochs(job: Job) -> str:
+    """The epoch that a running job is in, of how many."""
+    epochs = job.config.trainer.max_epochs
+    return f"{min(len(job.run.metrics) + 1, epochs)}/{epochs}"
 
 
 def _runs_below(folder: Path) -> list[tuple[Run, DictConfig]]:

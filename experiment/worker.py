@@ -93,7 +93,6 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
     config = run_config(composed)
     if wrong := problems(config):
         raise UserError("\n       ".join(wrong))
-    _check_cores(config)
     if config.resume:
         path = Path(config.resume)
         is_checkpoint = path.suffix == ".ckpt" and path.parent.name == "checkpoints"
@@ -102,26 +101,65 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
         given = [override.lstrip("+").split("=")[0] for override in hydra_config.overrides.task]
         run.changes = {key: OmegaConf.select(config, key) for key in given if key != "resume"}
         run.check_resumable()
-        _check_cores(run.config)
+        _check_processes(run.config)
         return run
+    _check_processes(config)
     chosen = choices(hydra_config)
     automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
     return Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
 
 
-def _check_cores(config: DictConfig) -> None:
-    """Refuse more processes than cores: at 0.8 GB each they can take a machine down.
+def _check_processes(config: DictConfig) -> None:
+    """Refuse a training in more processes than this machine can carry, or than anyone starts.
+
+    One takes 0.8 GB. Where some are missing, the others wait for them for ever.
 
     Raises:
-        UserError: unless the environment variable ``ALLOW_MORE_PROCESSES_THAN_CORES`` is set.
+        UserError: saying how to start as many; ``ALLOW_MORE_PROCESSES_THAN_CORES`` allows more than cores.
     """
+    devices, nodes, cores = config.trainer.devices, config.trainer.num_nodes, hardware()["cores"] or 1
     on_cpu = config.trainer.accelerator == "cpu" or not Path("/proc/driver/nvidia/gpus").exists()
-    devices, free = config.trainer.devices, hardware()["cores"] or 1
     asked_for = os.environ.get("ALLOW_MORE_PROCESSES_THAN_CORES")
-    if config.trainer.accelerator != "gpu" and on_cpu and devices > free and not asked_for:
+    if config.trainer.accelerator != "gpu" and on_cpu and devices > cores and not asked_for:
         raise UserError(
-            f"trainer.devices={devices}: a process for each, and this machine has {free} cores for them. "
+            f"trainer.devices={devices}: a process for each, and this machine has {cores} cores for them. "
             "Choose fewer, or set ALLOW_MORE_PROCESSES_THAN_CORES=1"
+        )
+    launcher, started = launched()
+    if launcher and started != devices * nodes:
+        raise UserError(
+            f"{launcher} started {started} process{'es' * (started > 1)} of this run, but trainer.devices="
+            f"{devices} on trainer.num_nodes={nodes} {'is' if devices * nodes == 1 else 'are'} "
+            f"{devices * nodes}: give the trainer as many as there are, as in trainer=ddp trainer.devices=2"
+        )
+    if nodes > 1 and not launcher and "NODE_RANK" not in os.environ:
+        raise UserError(
+            f"trainer.num_nodes={nodes}: nothing starts the processes of the other nodes. Start this command "
+            "on all of them, with srun or torchrun"
+        )
+
+
+def launched() -> tuple[str | None, int]:
+    """Which launcher started this process, if any did, and how many it started for the same run."""
+    known = os.environ
+    if "TORCHELASTIC_RUN_ID" in known:
+        return "torchrun", int(known.get("WORLD_SIZE", 1))
+    if "SLURM_NTASKS" in known and known.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        is_step = "SLURM_STEP_ID" in known  # else this is the batch script, whose tasks srun has yet to start
+        return "srun" if is_step else "Slurm, without srun,", int(known["SLURM_NTASKS"]) if is_step else 1
+    return None, 1
+
+
+def check_launched_once() -> None:
+    """Refuse a sweep that torchrun or srun started several times.
+
+    Raises:
+        UserError: saying so.
+    """
+    launcher, started = launched()
+    if started > 1:
+        raise UserError(
+            f"{launcher} started {started} processes of one sweep: start it once, it starts its jobs itself"
         )
 
 
@@ -136,6 +174,8 @@ def be_parent() -> None:
 
 def end_with_parent() -> None:
     """End this process, as SIGTERM does, once the one that :func:`be_parent` names is gone."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent
+        os.environ.setdefault(PARENT_VARIABLE, f"{platform.node()}:{os.getppid()}")
     host, _, number = os.environ.get(PARENT_VARIABLE, "").partition(":")
     if host != platform.node() or int(number) == os.getpid() or "SLURM_JOB_ID" in os.environ:
         return  # it is none, is this one, or a cluster has taken its place
@@ -175,6 +215,7 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
     Raises:
         UserError: for values that are not allowed.
     """
+    check_launched_once()
     if composed.sweep.dry_run:  # the folder sweeper plans without a job
         raise UserError("sweep.dry_run=true: this sweeper draws its jobs only while it runs; leave it out")
     folder = Path(hydra_config.sweep.dir).absolute()

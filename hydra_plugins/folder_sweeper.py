@@ -27,7 +27,7 @@ from experiment.errors import UserError
 from experiment.files import CannotWrite
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
-from experiment.worker import PREEMPTED, be_parent
+from experiment.worker import PREEMPTED, be_parent, check_launched_once
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -109,6 +109,7 @@ class FolderSweeper(Sweeper):
         """Run what is left of the sweep, or with ``sweep.dry_run=true`` only say what that is."""
         assert self.config is not None
         try:
+            check_launched_once()
             sweep = self._define(arguments)
             if self.config.sweep.dry_run:
                 print(sweep.plan())

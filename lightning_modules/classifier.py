@@ -38,23 +38,13 @@ class Outputs:
     """Sum of the batches' losses, each times its weight."""
     weight: int = 0
 
-    def add(self, logits: Tensor, labels: Tensor, loss: Tensor, weight: int) -> None:
-        """Keep a batch: (n, K) logits, (n,) labels, the mean loss and its weight."""
-        self.logits.append(logits.detach())
-        self.labels.append(labels)
-        self.loss = self.loss + loss.detach().float() * weight
-        self.weight += weight
-
 
 class Tested(NamedTuple):
-    """What a test saw, of all processes: those of the first one come first."""
+    """(N, K) logits and (N,) labels of a test, first those of the first process, which saw ``sizes[0]``."""
 
     logits: Logits
-    """(N, K)."""
     labels: Labels
-    """(N,)."""
     sizes: list[int]
-    """Images of each process."""
 
 
 class Classifier(LightningModule):
@@ -149,33 +139,38 @@ class Classifier(LightningModule):
                 f"the checkpoint was trained on {len(trained)} classes ({', '.join(trained[:5])}, …), "
                 f"the data has {len(self.classes)} ({', '.join(self.classes[:5])}, …)"
             )
-
-        if saved := checkpoint.get("outputs"):
-            rank = self.trainer.global_rank if self._trainer else 0
-            if self._trainer and self.trainer.world_size != len(saved["logits"]):
+        if saved := checkpoint.get("outputs"):  # of an epoch that was under way
+            processes = len(saved["logits"])
+            if self._trainer and self.trainer.world_size != processes:
                 raise UserError(
-                    f"the checkpoint was written within an epoch by {len(saved['logits'])} processes: go on "
-                    f"with as many, not with {self.trainer.world_size}"
+                    f"the checkpoint was written within an epoch by {processes} processes: go on with as "
+                    f"many, not with {self.trainer.world_size}"
                 )
+            rank = self.trainer.global_rank if self._trainer else 0
             # the running sum stays on the device of the losses
-            parts = (saved[name][rank].to(self.device) for name in ("logits", "labels", "losses"))
-            logits, labels, loss = parts
+            logits, labels, loss = (
+                saved[name][rank].to(self.device) for name in ("logits", "labels", "losses")
+            )
             self._outputs["train"] = Outputs([logits], [labels], loss, saved["weight"])
 
-    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _step(self, stage: str, batch: Batch) -> Tensor:
         images, labels = batch
         logits = self(images)
-        loss = self.criterion(logits, labels)
+        loss: Tensor = self.criterion(logits, labels)
         if labels.is_floating_point():  # probabilities, of mixed images
             labels = labels.argmax(dim=1)
         weight = 1 if self.weighs_batches_alike else len(labels)
-        self._outputs.setdefault(stage, Outputs()).add(logits, labels, loss, weight)
-        return loss, logits
+        outputs = self._outputs.setdefault(stage, Outputs())
+        outputs.logits.append(logits.detach())
+        outputs.labels.append(labels)
+        outputs.loss = outputs.loss + loss.detach().float() * weight
+        outputs.weight += weight
+        return loss
 
     def training_step(self, batch: Batch) -> Tensor:
         """The loss of one batch."""
         self.learned_from = self._hardest(batch) if self.keep_hardest < 1 else batch
-        return self._step("train", self.learned_from)[0]
+        return self._step("train", self.learned_from)
 
     @torch.no_grad()
     def _hardest(self, batch: Batch) -> Batch:
@@ -190,12 +185,11 @@ class Classifier(LightningModule):
         """Keep what one batch of the validation set gives."""
         self._step("val", batch)
 
-    def test_step(self, batch: Batch) -> Tensor:
-        """Keep what one batch of the test set gives, and return its (N, K) logits."""
-        logits = self._step("test", batch)[1]
+    def test_step(self, batch: Batch) -> None:
+        """Keep what one batch of the test set gives."""
+        self._step("test", batch)
         if any(metric.views for metric in self.metrics):
             self._outputs["test"].views.append(mean_over_views(self, batch[0], self.mirrors))
-        return logits
 
     def on_train_epoch_start(self) -> None:
         """Measure anew; compute no gradients of what is trained no longer, but had an end of its own."""
@@ -209,6 +203,12 @@ class Classifier(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Measure what :meth:`measure` has not been asked for before."""
         self.measure("train")
+
+    def on_validation_epoch_start(self) -> None:
+        """Have all processes use the running statistics of the first one, which are those of a checkpoint."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def on_validation_epoch_end(self) -> None:
         """Measure the validation set."""
@@ -231,11 +231,11 @@ class Classifier(LightningModule):
         loss = torch.as_tensor(outputs.loss)
         sums, _ = self._gather(torch.stack([loss, torch.full_like(loss, outputs.weight)])[None])
         total, weight = sums.sum(dim=0)
-        due = [metric for metric in self.metrics if stage == "test" or metric.when == "epoch"]
-        values = {"loss": float(total / weight)}
         arrays = _array(logits), labels.cpu().numpy()
         views = _array(self._gather(torch.cat(outputs.views))[0]) if outputs.views else arrays[0]
+        values = {"loss": float(total / weight)}
         with np.errstate(all="ignore"):
+            due = (metric for metric in self.metrics if stage == "test" or metric.when == "epoch")
             values |= {m.key: m(views if m.views else arrays[0], arrays[1]) for m in due}
         if stage == "test":
             self.tested = Tested(*arrays, sizes)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import runpy
 import signal
 import sys
@@ -16,6 +17,9 @@ from omegaconf import DictConfig
 from experiment import precision
 from experiment.command_line import CONFIG_DIR
 from experiment.run import Run
+
+# tests run side by side: on a busy core torch's threads wait for each other tens of times as long
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:  # a background job ignores them, and so would its runs

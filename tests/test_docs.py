@@ -87,6 +87,14 @@ def test_every_training_starts_as_written(arguments, tmp_path, monkeypatch, run_
     assert done.code in (0, None), done.err
 
 
+def test_a_mistake_is_answered_as_written(run_door):
+    (shown,) = re.findall(
+        r"```console\n\$ python (train.py .*)\n(error: .*)\n```", (ROOT / "README.md").read_text()
+    )
+    done = run_door(*shown[0].split())
+    assert (done.code, done.err) == (1, f"{shown[1]}\n")
+
+
 def test_a_run_is_used_as_the_readme_says(tmp_path, monkeypatch, run_door):
     monkeypatch.chdir(tmp_path)
     tiny = ["trainer=smoke", "model.widths=[4,8]", "name=NAME"]

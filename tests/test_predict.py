@@ -77,7 +77,7 @@ def test_predictions_are_the_classifiers(
     done = run_door("predict.py", f"run={run.folder}", f"images={folder}", f"out={tmp_path / 'new' / 'out'}")
     assert (done.code, done.err) == (0, "")
     with torch.no_grad():
-        expected = load_classifier(run, run.checkpoint("best"), twin=True)(digits / 255).softmax(dim=1)
+        expected = load_classifier(run, run.checkpoint("best"), reference=True)(digits / 255).softmax(dim=1)
     found = rows(tmp_path / "new" / "out" / "predictions.csv")
     assert [row["image"] for row in found] == sorted(map(str, folder.rglob("*.png")))
     for row in found:

@@ -19,7 +19,9 @@ from experiment.results import Row
 from experiment.run import Run
 from experiment.schema import flatten
 
-IGNORED = ("seed", "name", "output_dir", "resume", "data.root", "data.download")
+REPEATED = ("seed", "data.fold")
+"""Keys in which the runs of one setting differ: what an effect is averaged over."""
+IGNORED = (*REPEATED, "name", "output_dir", "resume", "data.root", "data.download")
 """Keys in which repetitions of a run may differ."""
 UNSEEN = (*IGNORED, "data.dataset", "logger", "callbacks.figures")
 """Keys, and nodes, that are no settings: the data set has a place of its own, the others change no result."""
@@ -56,8 +58,14 @@ class Record:
 
         A key that an older run did not know is as good as null.
         """
-        given = ((key, value) for key, value in self.config.items() if value is not None)
-        return {k: plain(v) for k, v in given if not f"{k}.".startswith(tuple(f"{node}." for node in UNSEEN))}
+        given = {key: value for key, value in self.config.items() if value is not None}
+        if "data.fold" not in given:
+            given.pop("data.folds", None)
+        return {
+            k: plain(v)
+            for k, v in given.items()
+            if not f"{k}.".startswith(tuple(f"{node}." for node in UNSEEN))
+        }
 
     @cached_property
     def items(self) -> frozenset[tuple[str, str]]:
@@ -112,6 +120,7 @@ class Collection:
     ``keys`` are what was varied, seeds aside: what the sweeps swept, the data set where there are several
     and, unless there is but one sweep, what else tells finished runs apart. ``finished`` are the finished
     runs, each once: ``repeats`` map a further run of the same settings, data and seed to the one that counts.
+    ``outcomes`` are these and the failed ones that did not finish at another attempt.
 
     Raises:
         UserError: for a folder that does not exist, or if there is no finished run.
@@ -141,6 +150,8 @@ class Collection:
             first.setdefault(_identity(record), record)
         self.finished = [record for record in finished if first[_identity(record)] is record]
         self.repeats = {r.folder: kept for r in finished if (kept := first[_identity(r)]) is not r}
+        failed = [r for r in self.records if r.status == "failed" and r.config and _identity(r) not in first]
+        self.outcomes = [*self.finished, *failed]
         self.loose = [record for record in self.finished if record.folder not in in_sweeps]
         self.keys = list(dict.fromkeys(key for sweep in self.sweeps for key in sweep.swept))
         if len({record.dataset for record in self.finished}) > 1 and "data" not in self.keys:
@@ -197,7 +208,7 @@ class Collection:
             content = json.loads(path.read_text()) if path.exists() else None
             if content is None:
                 return None
-            swept = [key for key in content["swept"] if key != "seed"]
+            swept = [key for key in content["swept"] if key not in REPEATED]
             jobs = {folder / job["folder"]: dict(job["overrides"]) for job in content["jobs"]}
             max_seeds = int(content["max_seeds"]) if content.get("until") == "decided" else 0
             claims, sessions = list(content["claims"]), list(content["sessions"])
@@ -217,10 +228,10 @@ _Loader.add_implicit_resolver(
 
 
 def _identity(record: Record) -> tuple[Any, ...]:
-    """What two runs have in common that are one and the same: settings, data and seed."""
+    """What two runs have in common that are one and the same: settings, data, seed and fold."""
     fingerprint = record.provenance.get("data", {}).get("fingerprint")
-    seed = record.config.get("seed")
-    return (record.dataset, fingerprint, seed, record.items)
+    repetition = [record.config.get(key) for key in REPEATED]
+    return (record.dataset, fingerprint, *repetition, record.items)
 
 
 def read(folder: Path, overrides: Mapping[str, str] | None = None) -> Record:

@@ -1,7 +1,6 @@
 """What happens around a training, one concern a file."""
 
 from lightning_modules.callbacks.checkpoint import BestAndLast as BestAndLast
-from lightning_modules.callbacks.ema import EMA as EMA
 from lightning_modules.callbacks.figures import Figures as Figures
 from lightning_modules.callbacks.history import History as History
 from lightning_modules.callbacks.interruption import Interruption as Interruption

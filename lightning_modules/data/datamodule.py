@@ -23,6 +23,7 @@ from lightning_modules.data.image_set import (
     ImageSet,
     Leaks,
     find_leaks,
+    stratified_fold,
     stratified_order,
     stratified_part,
     stratified_split,
@@ -170,6 +171,9 @@ class ImageDataModule(LightningDataModule):
         batch_size: images a step and device, in [1, inf).
         val_fraction: part of the training set kept for validation, in [0, 1). Has no effect on data with a
             validation set of its own.
+        fold: validate on this one of ``folds`` parts and train on the others, in place of val_fraction, in
+            [0, inf).
+        folds: parts of the training set, each with the classes in proportion, in [2, inf).
         seed: of order and augmentation.
         augment: augment training images as the four knobs below say.
         crop_padding: random crop: pixels of padding on each side, in [0, inf).
@@ -215,6 +219,8 @@ class ImageDataModule(LightningDataModule):
         background: Literal["white", "black", "grey"] = "white",
         cache: str | None = None,
         on_leak: Literal["warn", "error", "drop"] = "warn",
+        fold: int | None = None,
+        folds: int = 5,
         crop_fill: Literal["black", "reflect"] = "black",
         flip_mode: Literal["random", "alternating"] = "random",
         randaugment: int = 0,
@@ -231,6 +237,7 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.train_images = train_images
         self.on_leak = on_leak
+        self.fold, self.folds = fold, folds
         self.augmentation = Augmentation(crop_padding, flip, jitter, rotation, crop_fill) if augment else None
         strong = StrongAugmentation(flip_mode, randaugment, randaugment_magnitude, cutout, mix, mix_alpha)
         self.strong = strong if augment else StrongAugmentation()
@@ -298,9 +305,13 @@ class ImageDataModule(LightningDataModule):
         pool = used[:first].nonzero().flatten()
         if not len(pool):
             raise UserError("data.on_leak=drop leaves no training image: every one is also held out")
-        train, val = stratified_split(
-            labels[pool], 0 if own else self.val_fraction, classes, "data.val_fraction"
-        )
+        if self.fold is not None:
+            if own:
+                raise UserError(f"data.fold={self.fold}: {self.dataset} has a validation set of its own")
+            train, val = stratified_fold(labels[pool], self.fold, self.folds, classes)
+        else:
+            fraction = 0 if own else self.val_fraction
+            train, val = stratified_split(labels[pool], fraction, classes, "data.val_fraction")
         train, val = pool[train], pool[val]
         if own:
             pool = first + used[first:].nonzero().flatten()
@@ -356,10 +367,14 @@ class ImageDataModule(LightningDataModule):
         """The first ``n`` training images, (n, C, H, W) uint8: a fixed shuffle, each class in proportion."""
         return self._data.train_images[self._indices["train"][:n]]
 
-    @property
-    def test_indices(self) -> Tensor:
-        """(N,) int64: which image of the official test set is the first, the second, … to be tested."""
-        return self._indices["test"]
+    def test_order(self, sizes: Sequence[int]) -> Tensor:
+        """(N,) int64: which official test images the processes tested, the r-th of them ``sizes[r]``."""
+        order, world_size = self._indices["test"], len(sizes)
+        return torch.cat([order[rank::world_size][:size] for rank, size in enumerate(sizes)])
+
+    def test_images(self, indices: Tensor) -> Tensor:
+        """(n, C, H, W) uint8 images of the official test set."""
+        return self._data.test_images[indices]
 
     @property
     def mean(self) -> tuple[float, ...]:

@@ -243,6 +243,33 @@ def stratified_split(
     return order[~is_held_out], order[is_held_out]
 
 
+def stratified_fold(labels: Tensor, fold: int, folds: int, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Indices of all but one and of one of ``folds`` parts of N images; together the parts are all of them.
+
+    Both are in :func:`stratified_order`, and have images of every class.
+
+    Args:
+        labels: (N,) int64.
+        fold: which part, from 0.
+        folds: how many there are.
+        classes: their names.
+
+    Raises:
+        UserError: for a part that there is not, or a class with fewer images than there are parts.
+    """
+    if not 0 <= fold < folds:
+        raise UserError(f"data.fold={fold}: with data.folds={folds} there are 0 to {folds - 1}")
+    counts = labels.bincount(minlength=len(classes))
+    if (least := int(counts.min())) < folds:
+        name = classes[int(counts.argmin())]
+        raise UserError(
+            f"data.folds={folds}: class {name!r} has {least} images; choose as many parts at most"
+        )
+    order = stratified_order(labels)
+    start, end = (round(part * len(order) / folds) for part in (fold, fold + 1))
+    return torch.cat([order[:start], order[end:]]), order[start:end]
+
+
 def stratified_part(order: Tensor, labels: Tensor, number: int) -> Tensor:
     """The first ``number`` of indices in :func:`stratified_order`, but at least one of every class."""
     return order[_first_places(labels[order], number)]

@@ -28,22 +28,13 @@ TINY = (
 class StopAt(training.Callback):
     """Ends a training at a step, as a power cut would."""
 
-    def __init__(self, step: int, in_validation: bool = False) -> None:
-        self.step, self.in_validation = step, in_validation
+    def __init__(self, step: int) -> None:
+        self.step = step
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch, batch_idx: int
     ) -> None:
-        if trainer.global_step == self.step and not self.in_validation:
-            raise KeyboardInterrupt
-
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        if self.in_validation and trainer.global_step == self.step and batch_idx == 1:
-            for callback in trainer.checkpoint_callbacks:
-                if hasattr(callback, "write_within_epoch"):
-                    callback.write_within_epoch(trainer)
+        if trainer.global_step == self.step:
             raise KeyboardInterrupt
 
 
@@ -79,15 +70,15 @@ def assert_resumes_exactly(configure, monkeypatch, stop: StopAt, *overrides: str
     return whole
 
 
-FAST = ("model=fast", "model.widths=[4,4,8]", "data.flip=0.5", "metrics=[acc,acc_tta]")
+FAST = ("model=fast", "model.widths=[4,4,8]", "++data.flip=0.5", "metrics=[acc,acc_tta]")
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        (*FAST, "callbacks=ema", "callbacks.ema.decay=0.5", "loss.keep_hardest=0.5", "data.size_schedule=[20,28]"),
-        ("optimizer=lion", "data.mix=cutmix", "data.randaugment=2", "data.cutout=6", "data.augment=true",
-         "scheduler.warmup=0.3"),
+        (*FAST, "callbacks=ema", "++callbacks.ema.decay=0.5", "++loss.keep_hardest=0.5", "++data.size_schedule=[20,28]"),
+        ("optimizer=lion", "++data.mix=cutmix", "++data.randaugment=2", "++data.cutout=6", "data.augment=true",
+         "++scheduler.warmup=0.3"),
         ("optimizer=sam", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1"),
     ],
     ids=["fast", "lion", "sam"],
@@ -95,39 +86,6 @@ FAST = ("model=fast", "model.widths=[4,4,8]", "data.flip=0.5", "metrics=[acc,acc
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(configure, monkeypatch, overrides):
     step = 3 if "optimizer=sam" in overrides else 6
     assert_resumes_exactly(configure, monkeypatch, StopAt(step), *overrides)
-
-
-def test_a_run_with_ema_resumes_exactly_from_within_its_validation(configure, monkeypatch):
-    run = assert_resumes_exactly(configure, monkeypatch, StopAt(4, in_validation=True), "callbacks=ema")
-    content = load_checkpoint(run.checkpoint("last"))
-    assert any(
-        not torch.equal(value, content["current_model_state"][name])
-        for name, value in content["state_dict"].items()
-    )
-
-
-def test_what_ema_tests_is_the_average(configure):
-    config = configure(*TINY, "callbacks=ema", "callbacks.ema.decay=0.5", "trainer.max_epochs=1")
-    states = []
-
-    class Watch(training.Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            states.append(pl_module.network.fc1.weight.detach().clone())
-
-    build, patch = training.build_trainer, pytest.MonkeyPatch()
-    patch.setattr(training, "build_trainer", lambda *a, **k: _with(build(*a, **k), Watch()))
-    run = Run.create(config, Path(config.output_dir), "run")
-    train(config, run)
-    patch.undo()
-    average = states[0]
-    for state in states[1:]:
-        average = 0.5 * average + 0.5 * state
-    torch.testing.assert_close(weights(run)["network.fc1.weight"], average)
-
-
-def _with(trainer: Trainer, callback: training.Callback) -> Trainer:
-    trainer.callbacks.append(callback)
-    return trainer
 
 
 def test_orthogonalised_updates_have_singular_values_near_one():
@@ -195,7 +153,8 @@ def test_sam_alone_is_its_formula():
 def test_sam_in_training_takes_one_gradient_of_all_accumulated_batches(configure, monkeypatch, clip):
     """A step of SAM on two half batches, clipped or not, from the formula on the whole."""
     config = configure(
-        *TINY, "optimizer=sam", "optimizer.weight_decay=0", "trainer.max_epochs=1", "trainer.precision=64-true",
+        *TINY, "optimizer=sam", "optimizer.weight_decay=0", "trainer.max_epochs=1",
+        "trainer.precision=64-true",
         "model.batch_norm=false", "model.dropout=0", "trainer.accumulate_grad_batches=2",
         "data.train_images=100", f"trainer.gradient_clip_val={clip or 'null'}",
     )  # fmt: skip
@@ -251,7 +210,11 @@ def test_sam_refuses_float16(tmp_path):
 
 @pytest.mark.parametrize("model", ["mnist", "enhanced", "resnet", "fast"])
 def test_rates_and_decay_by_group(configure, model):
-    own = ("optimizer.head_lr=0.5", "optimizer.bias_lr=0.25", "optimizer.no_decay_on_norms_and_biases=true")
+    own = (
+        "++optimizer.head_lr=0.5",
+        "++optimizer.bias_lr=0.25",
+        "++optimizer.no_decay_on_norms_and_biases=true",
+    )
     config = configure(f"model={model}", "optimizer=sgd", *own, "model.widths=[4,4,8]")
     network = build_network(config, (3, 32, 32), 10)
     optimizer = build_optimizer(config.optimizer, network)
@@ -272,19 +235,28 @@ def test_without_such_knobs_there_is_one_group_as_ever(configure):
     assert len(build_optimizer(config.optimizer, build_network(config, (3, 32, 32), 10)).param_groups) == 1
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "lion", "sam"])
-def test_every_optimizer_learns(configure, optimizer):
-    config = configure(
-        f"optimizer={optimizer}", "model.widths=[8,16]", "data.train_images=1000", "trainer.max_epochs=3",
-        "data.batch_size=50", "logger=none", "callbacks.figures=null", "trainer.limit_val_batches=1",
-    )  # fmt: skip
-    run = Run.create(config, Path(config.output_dir), "run")
-    train(config, run)
-    assert run.metrics[-1]["train_acc"] > 0.5
+@pytest.mark.parametrize(("optimizer", "lr"), [("muon", 0.02), ("lion", 0.003), ("sam", 0.1)])
+def test_every_optimizer_learns(configure, optimizer, lr):
+    config = configure(f"optimizer={optimizer}", f"optimizer.lr={lr}", "model.widths=[4,8]")
+    data = build_data(config)
+    torch.manual_seed(0)
+    module = build_classifier(config, data)
+    images, labels = data.samples(64, 0)[::2]
+    images = images / 255
+    rule = module.make_optimizer(module.network)
+
+    def closure():
+        rule.zero_grad()
+        loss = cross_entropy(module(images), labels)
+        loss.backward()
+        return loss
+
+    losses = [float(rule.step(closure)) for _ in range(20)]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_only_the_hardest_are_learned_from(configure):
-    config = configure("loss.keep_hardest=0.25", "model.widths=[4,8]", "model.batch_norm=false")
+    config = configure("++loss.keep_hardest=0.25", "model.widths=[4,8]", "model.batch_norm=false")
     module = build_classifier(config, build_data(config))
     images, labels = torch.rand(40, 1, 28, 28), torch.arange(40) % 10
     module.training_step((images, labels))
