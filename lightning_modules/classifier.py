@@ -32,11 +32,11 @@ class Outputs:
 
     logits: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
-    views: list[Tensor] = field(default_factory=list)
-    """Mean logits over the views of each image, where a metric asks for them."""
     loss: Tensor | float = 0.0
     """Sum of the batches' losses, each times its weight."""
     weight: int = 0
+    views: list[Tensor] = field(default_factory=list)
+    """Mean logits over the views of each image, where a metric asks for them."""
 
 
 class Tested(NamedTuple):
