@@ -28,15 +28,16 @@ class Settings(NamedTuple):
 
     def seconds(self, function: Callable[[], object]) -> float:
         """The seconds that a call takes, until the device has finished; processes started in it count."""
-        begun = self._now()
+        begun = self.now()
         function()
         if self.device == "cuda":
             import torch
 
             torch.cuda.synchronize()
-        return self._now() - begun
+        return self.now() - begun
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds on the clock; with ``cpu`` those of this process and of its children that have ended."""
         if self.clock == "wall":
             return time.perf_counter()
         children = resource.getrusage(resource.RUSAGE_CHILDREN)

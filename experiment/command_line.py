@@ -208,7 +208,7 @@ def _problems_of_mode(overrides: list[Override], multirun: bool) -> Iterator[str
                 f"{_line(override)}: resume= takes everything from the run's folder; leave this out. "
                 f"Only {', '.join(CHANGEABLE)} may change"
             )
-        if is_dry and key == "hydra/sweeper" and override.value() != "folder":
+        if is_dry and key == "hydra/sweeper" and override.value() not in ("folder", "halving"):
             yield f"sweep.dry_run=true: {override.value()} draws its jobs only while it runs; leave this out"
         if multirun and key == "resume":
             yield "resume= continues one run: leave -m out"

@@ -50,7 +50,7 @@ CLASSES = {
 UNSUITABLE = {
     "StochasticWeightAveraging": "the test would not use its weights; EMAWeightAveraging's are tested",
     "BatchSizeFinder": "the size of a batch is part of what a run is; try data.batch_size=…",
-    "LearningRateFinder": "it looks for a model.lr; sweep instead: -m optimizer.lr=1e-4,1e-3,1e-2",
+    "LearningRateFinder": "it looks for a model.lr; ours is exact on resume: callbacks=lr_finder",
     "ModelPruning": "it renames the weights, and no checkpoint could be read again",
     "BaseFinetuning": "it needs a network of a backbone and a head",
     "OnExceptionCheckpoint": "checkpoints/last.ckpt is written anyway",

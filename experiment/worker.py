@@ -221,7 +221,7 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
     folder = Path(hydra_config.sweep.dir).absolute()
     if composed.resume:
         run = Run.open(Path(composed.resume))
-        run.is_job = True
+        run.is_job, run.stop_after = True, composed.sweep.get("stop_after")
     else:
         config = run_config(composed, folder)
         if wrong := problems_in_sweep(config):

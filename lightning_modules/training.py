@@ -33,7 +33,9 @@ from lightning_modules.build import (
     compile_network,
 )
 from lightning_modules.callbacks.extension import Extension
+from lightning_modules.callbacks.lr_finder import LearningRateFinder
 from lightning_modules.callbacks.non_finite_loss import Diverged
+from lightning_modules.callbacks.stop_after import StopAfter
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.loading import load_checkpoint, load_weights
@@ -76,8 +78,12 @@ def train(config: DictConfig, run: Run) -> float | None:
                 raise
             if not run.is_writer:  # the results are the first process's to write
                 return None
-            run.finish("finished", **measured)
-            log.info(table(run.results, run.folder))
+            if measured is None:
+                run.finish("interrupted", stopped_after=run.stop_after)
+                log.info(f"stopped after epoch {run.stop_after} by its sweep")
+            else:
+                run.finish("finished", **measured)
+                log.info(table(run.results, run.folder))
         score: float | None = run.results.get("monitored")
     return score
 
@@ -118,7 +124,8 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec")  # Lightning 2.6 on torch 2.14
 
 
-def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
+def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
+    """Fit and test; returns what was measured, None if the run stopped at an epoch before its last."""
     seed_everything(config.seed, workers=True, verbose=False)
     data = _load_data(config, run)
     for metric in chosen_metrics(config).values():
@@ -149,17 +156,21 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
         f"({sizes} images), {trainer.strategy.root_device}, {config.trainer.precision}"
     )
     begin = _Begin(run, data)
-    trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
+    stop = StopAfter(run.stop_after)
+    trainer.callbacks[:] = [begin, *trainer.callbacks, stop]  # type: ignore[attr-defined]
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
     except (MisconfigurationException, ModuleNotFoundError) as reason:  # a callback that cannot work, a limit
         raise UserError(f"Lightning cannot train so: {' '.join(str(reason).split())}") from reason
+    if stop.has_stopped:
+        return None
     begin.on_train_start(trainer, module)  # where all epochs were done and only the test is left
     # without checkpoints there are only the last weights, and the results say so
     best = run.folder / "checkpoints" / "best.ckpt" if config.callbacks.get("checkpoint") else None
     tested = test(trainer, module, data, best, run.folder / "predictions.npz")
     _log_hyperparameters(trainer, run, run.summary | tested)
-    return cost | tested
+    finder = next((c for c in trainer.callbacks if isinstance(c, LearningRateFinder)), None)  # type: ignore[attr-defined]
+    return cost | ({"found_lr": finder.rate} if finder else {}) | tested
 
 
 def _step(last: Path) -> int:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("outputs/*.md")])
 DOORS = ("train.py", "evaluate.py", "report.py", "predict.py", "export.py")
 # tried in tests of their own, not to be had everywhere, or (bfloat16) twenty times slower on some processors
-ELSEWHERE = ("ray", "submitit", "optuna", "ddp", "bf16")
+ELSEWHERE = ("ray", "submitit", "optuna", "halving", "lr_finder", "ddp", "bf16")
 
 
 def commands(page: Path) -> list[str]:

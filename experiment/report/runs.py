@@ -256,6 +256,8 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
     provenance.get("choices", {}).pop("metrics", None)
     learn(results.get("metrics", {}))
     reason = {"running": "or killed", "pending": "not started yet"}.get(status, str(results.get("error", "")))
+    if status == "interrupted" and "stopped_after" in results:
+        status, reason = "stopped", f"by successive halving after epoch {results['stopped_after']}"
     if status == "finished":
         int(config["seed"])
         if rows and not (folder / "metrics.csv").read_text().endswith("\n"):

@@ -539,6 +539,38 @@ def test_a_finished_run_is_extended_as_if_it_had_been_longer(whole, run_door, tm
     assert run.provenance["resumed"][0]["changes"] == {"trainer.max_epochs": 4}
 
 
+def test_a_promoted_run_equals_the_uninterrupted_one_bit_for_bit(
+    configure: Configure, run_door, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    tiny = (*TINY, "logger=none", "callbacks.figures=null", "trainer.max_epochs=4", "scheduler=cosine")
+    whole = start(configure(*tiny, "optimizer.lr=0.01"), "whole")
+    search = ("hydra/sweeper=halving", "hydra.sweeper.factor=2", "sweep.name=s")
+    done = run_door("train.py", "-m", *tiny, "optimizer.lr=1e-5,0.01", *search)
+    assert done.code in (0, None), done.err
+    assert "rung 2 of 2: the best 1 to epoch 4" in done.out
+    assert "1 stopped, 1 finished" in done.out
+    promoted, stopped = (Run(next(tmp_path.glob(f"outputs/s/*lr-{rate}-*"))) for rate in ("0.01", "1e-05"))
+    assert len(promoted.provenance["resumed"]) == 1
+    assert_same_training(promoted, whole)
+    assert not any(key.startswith("test_") for key in stopped.results)  # nothing was tested
+    done = run_door("train.py", f"resume={stopped.folder}")  # by hand it goes on to its end
+    assert len(stopped.metrics) == 4, done.err
+
+
+def test_a_found_rate_is_as_good_as_a_given_one_and_stays_on_resume(configure: Configure, monkeypatch):
+    tiny = (*TINY, "logger=none", "trainer.max_epochs=2", "scheduler=onecycle", "model.dropout=0.3")
+    finder = ("callbacks=lr_finder", "callbacks.lr_finder.steps=30", "callbacks.figures=null")
+    config = configure(*tiny, *finder)
+    stopped = stop_in_epoch(monkeypatch, config, epoch=1, failure=RuntimeError("power cut"))
+    with monkeypatch.context() as other_losses:  # what a test would find now counts no more
+        other_losses.setattr("lightning_modules.callbacks.lr_finder.suggest", lambda *_: 1e-9)
+        train(stopped.config, stopped)
+    rate = stopped.results["found_lr"]
+    assert 1e-5 < rate < 1.0
+    assert_same_training(stopped, start(configure(*tiny, f"optimizer.lr={rate}", "callbacks.figures=null")))
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step"])
 def test_the_schedule_of_an_extended_run_is_that_of_its_new_length(configure, run_door, schedule):
     tiny = (*TINY, f"scheduler={schedule}", "trainer.limit_test_batches=1")
