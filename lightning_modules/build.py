@@ -111,13 +111,13 @@ def compile_network(config: DictConfig, network: nn.Module) -> None:
     network.compile()
 
 
-def build_optimizer(config: DictConfig, network: nn.Module) -> Optimizer:
-    """The optimizer of what is trained of a network; ``config`` is the run's ``optimizer``."""
+def build_optimizer(config: DictConfig, network: nn.Module, **extra: Any) -> Optimizer:
+    """The optimizer of what is trained of a network: the run's ``optimizer``, but for ``extra`` settings."""
     node, grouping = own_keys("optimizer", config)
     is_grouped = any(value not in (None, False) for value in grouping.values())
     is_grouped |= any(hasattr(parameter, "until") for parameter in network.parameters())
     parameters = parameter_groups(network, **grouping) if is_grouped else network.parameters()
-    optimizer: Optimizer = instantiate(node, parameters)
+    optimizer: Optimizer = instantiate(node, parameters, **extra)
     return optimizer
 
 
