@@ -35,22 +35,26 @@ class Component:
     Args:
         given: number of leading arguments that the project gives.
         named: arguments that it gives by name.
+        own: keys beside the target's, of :data:`KNOBS`, of which the project makes use itself.
         has_entries: whether the node is a dictionary of components or nulls.
         base: the class from which those derive that can stand here; empty where functions do, too.
     """
 
     given: int = 0
     named: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     has_entries: bool = False
     base: str = ""
 
 
 COMPONENTS = {
-    "model": Component(given=3),
+    "model": Component(given=3, own=("engine",)),
     "data": Component(named=("seed",), base="lightning.pytorch.LightningDataModule"),
-    "optimizer": Component(given=1, base="torch.optim.Optimizer"),
+    "optimizer": Component(
+        given=1, own=("head_lr", "bias_lr", "no_decay_on_norms_and_biases"), base="torch.optim.Optimizer"
+    ),
     "scheduler": Component(given=2),
-    "loss": Component(base="torch.nn.Module"),
+    "loss": Component(own=("keep_hardest",), base="torch.nn.Module"),
     "metrics": Component(given=2, has_entries=True),
     "callbacks": Component(has_entries=True, base="lightning.pytorch.callbacks.Callback"),
     "logger": Component(
@@ -96,6 +100,16 @@ KNOBS: dict[str, Knob] = {
         "who computes the layers: torch, or custom_backend on NumPy, CuPy or what fits the device",
         choices=("torch", "auto", "numpy", "cupy"),
     ),
+    # optimizer
+    "optimizer.head_lr": Knob(
+        "float", "learning rate of the last layer's weights; null = lr", "(0, inf)", optional=True
+    ),
+    "optimizer.bias_lr": Knob(
+        "float", "learning rate of norms and biases; null = lr", "(0, inf)", optional=True
+    ),
+    "optimizer.no_decay_on_norms_and_biases": Knob("bool", "no weight decay for norms and biases"),
+    # loss
+    "loss.keep_hardest": Knob("float", "learn of each batch from this part, of the highest loss", "(0, 1]"),
     # data
     "data.root": Knob("path", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
     "data.cache": Knob(
@@ -109,8 +123,11 @@ KNOBS: dict[str, Knob] = {
     "trainer.strategy": Knob("str", "how devices share the work", choices=("auto", "ddp")),
     "trainer.sync_batchnorm": Knob("bool", "normalise over the batches of all devices (GPUs only)"),
     "trainer.precision": Knob(
-        "str", "floating-point format", choices=("32-true", "64-true", "bf16-mixed", "16-mixed")
+        "str",
+        "floating-point format; auto = what this machine is fastest in",
+        choices=("auto", "32-true", "64-true", "bf16-mixed", "16-mixed"),
     ),
+    "trainer.compile": Knob("bool", "have torch compile the network: pays on GPUs, needs a C++ compiler"),
     "trainer.deterministic": Knob("bool", "only algorithms that give the same bits again on a GPU"),
     "trainer.gradient_clip_val": Knob("float", "largest gradient norm", "(0, inf)", optional=True),
     "trainer.accumulate_grad_batches": _positive("int", "batches whose gradients make one step"),
@@ -206,6 +223,13 @@ def _faults(plain: Mapping[str, Any], is_composed: bool) -> Iterator[tuple[str, 
                 yield key, f"{key} is missing"
 
 
+def own_keys(group: str, node: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys of a component that its target takes, and those of which the project makes use itself."""
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    own = {key: plain.pop(key) for key in COMPONENTS[group].own if key in plain}
+    return plain, own
+
+
 def problems(config: DictConfig, *, is_composed: bool = False) -> list[str]:
     """Everything that is wrong with a configuration, one line each; see :func:`faults`."""
     return [line for _, line in faults(config, is_composed=is_composed)]
@@ -278,8 +302,7 @@ def _knobs(key: str, node: Mapping[str, Any], component: Component) -> Signature
         remark = _remarks().get((str(node["_target_"]), name), "")
         central = f"{key.partition('.')[0]}.*.{name}" if component.has_entries else f"{key}.{name}"
         knobs[name] = KNOBS.get(central, described(knob, remark))
-    if key == "model":
-        knobs = {"engine": KNOBS["model.engine"]} | knobs
+    knobs = {name: KNOBS[f"{key}.{name}"] for name in component.own} | knobs
     # what Lightning's callbacks pass on, such as functions, no YAML file can hold
     is_open = found.is_open and not str(node["_target_"]).startswith("lightning.pytorch.callbacks.")
     return Signature(knobs, found.required, is_open)

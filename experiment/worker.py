@@ -223,7 +223,7 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
         run = Run.open(Path(composed.resume))
         run.is_job, run.stop_after = True, composed.sweep.get("stop_after")
     else:
-        config = run_config(composed)
+        config = run_config(composed, folder)
         if wrong := problems_in_sweep(config):
             raise UserError("\n       ".join(wrong))
         task = (override.lstrip("+") for override in hydra_config.overrides.task)
