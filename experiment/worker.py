@@ -174,8 +174,8 @@ def be_parent() -> None:
 
 def end_with_parent() -> None:
     """End this process, as SIGTERM does, once the one that :func:`be_parent` names is gone."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent
-        os.environ.setdefault(PARENT_VARIABLE, f"{platform.node()}:{os.getppid()}")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent, whatever started that
+        os.environ[PARENT_VARIABLE] = f"{platform.node()}:{os.getppid()}"
     host, _, number = os.environ.get(PARENT_VARIABLE, "").partition(":")
     if host != platform.node() or int(number) == os.getpid() or "SLURM_JOB_ID" in os.environ:
         return  # it is none, is this one, or a cluster has taken its place
