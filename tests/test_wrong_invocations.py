@@ -70,7 +70,7 @@ WRONG = {
         optimizer.betas=0.9 | expected [float, float]
         optimizer.lr=nan | expected float in (0, inf)
         optimizer.lr=1e-3x | expected float in (0, inf)
-        optimizer.momentum=0.9 | optimizer has: 
+        optimizer.momentum=0.9 | no such key. optimizer has
         optimizer={lr:0.1,momentum:0.9} | no such key
         loss._target_=torch.optim.SGD | it is no Module
         callbacks.early_stopping=true | callbacks=early_stopping switches it on

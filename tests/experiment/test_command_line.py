@@ -12,7 +12,7 @@ from experiment.schema import Knob
 
 ROOT = Path(__file__).parents[2]
 MISTAKES = {
-    "model=enhnced": ["model=enhnced", "Did you mean enhanced?", "baseline, custom, enhanced, fast, mnist, resnet"],
+    "model=enhnced": ["model=enhnced", "Did you mean enhanced?", "baseline, custom, enhanced, "],
     "model.droput=0.2": ["model.droput=0.2: no such key", "Did you mean model.dropout=0.2?"],
     "+model.droput=0.2": ["no such key", "model.dropout"],
     "++model.droput=0.2": ["no such key", "model.dropout"],
