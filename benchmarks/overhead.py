@@ -72,7 +72,7 @@ def bare_loop(
     steps, mixed = int(config.trainer.limit_train_batches), config.trainer.precision == "bf16-mixed"
     device = data.trainer.strategy.root_device  # type: ignore[union-attr]
     module.to(device)
-    optimizer = module.make_optimizer(module.network.parameters())
+    optimizer = module.make_optimizer(module.network)
     scheduler = module.make_scheduler(optimizer, steps)
     begun = now()
     for _, (images, labels) in zip(range(steps), data.train_dataloader(), strict=False):

@@ -331,7 +331,8 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
         UserError: naming an unknown or missing key, or a value that is not allowed.
     """
     if {"-h", "--help", "help"} & set(argv):
-        lines = [f"  {key:<12}{knob.meaning} ({knob.allowed})" for key, knob in knobs.items()]
+        values = {key: f" ({' | '.join(knob.choices)})" * bool(knob.choices) for key, knob in knobs.items()}
+        lines = [f"  {key:<12}{knob.meaning}{values[key]}" for key, knob in knobs.items()]
         print("\n".join([usage, "", *lines]))
         raise SystemExit(0)
     given: dict[str, Any] = dict.fromkeys(knobs)
@@ -348,6 +349,8 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
             raise UserError(f"{argument}: no such key.{nearest(key, knobs)} Keys: {', '.join(knobs)}")
         given[key] = value
     for key, knob in knobs.items():
+        if given[key] is None and not knob.optional:
+            raise UserError(f"{key}= is missing: {knob.meaning}. {usage}")
         if not knob.accepts(given[key]):
             raise UserError(f"{key}={given[key] or ''}: {knob.meaning}: {knob.allowed}. {usage}")
     return given

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiment import precision
 from experiment.metrics import row
 from experiment.schema import flatten, plain_values
 
@@ -25,12 +26,16 @@ register_resolver(
 )
 
 
-def run_config(composed: DictConfig) -> DictConfig:
-    """What of a composed configuration is the run's: all but the sweep around it, its paths absolute."""
+def run_config(composed: DictConfig, sweep: Path | None = None) -> DictConfig:
+    """What of a composed configuration is the run's: all but the sweep around it.
+
+    Its paths are absolute, and its precision is what ``auto`` means here, or in the folder of its ``sweep``.
+    """
     config = OmegaConf.create(plain_values(composed, without=("sweep", "hydra")))
     for key in ("root", "cache"):
         if config.data.get(key) is not None:
             config.data[key] = str(Path(config.data[key]).expanduser().absolute())
+    precision.resolve(config, sweep)
     return config
 
 
@@ -62,7 +67,7 @@ def digest(config: DictConfig) -> str:
         del plain["data"]["root"]
     trainer = plain["trainer"]
     trainer.pop("profiler", None)
-    for key, value in {"check_val_every_n_epoch": 1, "fast_dev_run": False}.items():
+    for key, value in {"check_val_every_n_epoch": 1, "fast_dev_run": False, "compile": False}.items():
         if trainer.get(key) == value:
             del trainer[key]
     for key in ("max_steps", "max_time", "overfit_batches"):  # younger than the digests of older sweeps

@@ -166,6 +166,8 @@ def check_launched_once() -> None:
 PARENT_VARIABLE = "EXPERIMENT_PARENT"
 """Names the process, as host:number, without which the processes that it has started have no work to do."""
 
+WATCH = "end with parent"
+
 
 def be_parent() -> None:
     """Have the processes that this one starts end when it ends, however that is."""
@@ -174,11 +176,13 @@ def be_parent() -> None:
 
 def end_with_parent() -> None:
     """End this process, as SIGTERM does, once the one that :func:`be_parent` names is gone."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent
-        os.environ.setdefault(PARENT_VARIABLE, f"{platform.node()}:{os.getppid()}")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent, whatever started that
+        os.environ[PARENT_VARIABLE] = f"{platform.node()}:{os.getppid()}"
     host, _, number = os.environ.get(PARENT_VARIABLE, "").partition(":")
     if host != platform.node() or int(number) == os.getpid() or "SLURM_JOB_ID" in os.environ:
         return  # it is none, is this one, or a cluster has taken its place
+    if any(thread.name == WATCH for thread in threading.enumerate()):
+        return  # an earlier run of this process started it; a second signal would not wait for the checkpoint
 
     def watch() -> None:
         while _is_alive(int(number)):
@@ -187,7 +191,7 @@ def end_with_parent() -> None:
         time.sleep(60)  # to save in
         os._exit(PREEMPTED)
 
-    threading.Thread(target=watch, daemon=True, name="end with parent").start()
+    threading.Thread(target=watch, daemon=True, name=WATCH).start()
 
 
 def _is_alive(number: int) -> bool:
@@ -223,7 +227,7 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
         run = Run.open(Path(composed.resume))
         run.is_job, run.stop_after = True, composed.sweep.get("stop_after")
     else:
-        config = run_config(composed)
+        config = run_config(composed, folder)
         if wrong := problems_in_sweep(config):
             raise UserError("\n       ".join(wrong))
         task = (override.lstrip("+") for override in hydra_config.overrides.task)

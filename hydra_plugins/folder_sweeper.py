@@ -76,7 +76,7 @@ class JobComposer:
         base = self._bases[alike]
         for key, value in values.items():
             OmegaConf.update(base, key, self._parse(f"{key}={value}"), merge=True, force_add=True)
-        return run_config(base), choices(base.hydra)
+        return run_config(base, Path(base.hydra.sweep.dir).absolute()), choices(base.hydra)
 
     @functools.cache  # noqa: B019 – as long as the sweep
     def _is_plain(self, key: str) -> bool:

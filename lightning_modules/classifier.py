@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -16,8 +17,10 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from experiment.errors import UserError
 from experiment.metrics import Labels, Logits, Metric
 from experiment.metrics.acc import acc
+from lightning_modules.data.augment import to_float
 from lightning_modules.data.datamodule import Batch
 from lightning_modules.networks.blocks import Shape
+from lightning_modules.views import mean_over_views
 
 
 @dataclass
@@ -32,6 +35,8 @@ class Outputs:
     loss: Tensor | float = 0.0
     """Sum of the batches' losses, each times its weight."""
     weight: int = 0
+    views: list[Tensor] = field(default_factory=list)
+    """Mean logits over the views of each image, where a metric asks for them."""
 
 
 class Tested(NamedTuple):
@@ -50,13 +55,15 @@ class Classifier(LightningModule):
     Args:
         network: the network.
         criterion: maps (N, K) logits and (N,) int64 targets to a scalar.
-        make_optimizer: builds the optimizer of the network's parameters.
+        make_optimizer: builds the optimizer of a network.
         make_scheduler: builds its learning-rate schedule over a number of steps.
         image_shape: (C, H, W) of the images.
         classes: names of the K classes.
         mean: of each channel of the training images, in [0, 1].
         std: their standard deviations.
         metrics: what is measured beside the loss.
+        mirrors: whether a mirror image is a view of an image.
+        keep_hardest: learn of each batch from this part, which has the highest cross-entropy, in (0, 1].
         weighs_batches_alike: take the loss of an epoch as the mean over its batches, a smaller last one too,
             not over its images: runs of version 0.1 go on as they began.
     """
@@ -68,13 +75,15 @@ class Classifier(LightningModule):
         self,
         network: nn.Module,
         criterion: nn.Module,
-        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        make_optimizer: Callable[[nn.Module], Optimizer],
         make_scheduler: Callable[[Optimizer, int], LRScheduler],
         image_shape: Shape,
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
         metrics: Iterable[Metric] = (acc,),
+        mirrors: bool = False,
+        keep_hardest: float = 1.0,
         weighs_batches_alike: bool = False,
     ) -> None:
         super().__init__()
@@ -87,7 +96,10 @@ class Classifier(LightningModule):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.metrics = tuple(metrics)
+        self.mirrors, self.keep_hardest = mirrors, keep_hardest
         self.weighs_batches_alike = weighs_batches_alike
+        self.learned_from: Batch | None = None
+        """The batch of the latest step, or what was kept of it."""
         self.measured: dict[str, float] = {}
         """Column → value of the epoch, as far as it has come."""
         self.tested: Tested | None = None
@@ -97,6 +109,11 @@ class Classifier(LightningModule):
         """(N, C, H, W) images in [0, 1] to (N, K) logits."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
+
+    def initialise_from(self, images: Tensor) -> None:
+        """Show (N, C, H, W) uint8 training images to a network whose first weights depend on some."""
+        if initialise := getattr(self.network, "initialise_from", None):
+            initialise((to_float(images) - self.mean) / self.std)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what goes in and what comes out: the weights are of use without the data set."""
@@ -140,6 +157,8 @@ class Classifier(LightningModule):
         images, labels = batch
         logits = self(images)
         loss: Tensor = self.criterion(logits, labels)
+        if labels.is_floating_point():  # probabilities, of mixed images
+            labels = labels.argmax(dim=1)
         weight = 1 if self.weighs_batches_alike else len(labels)
         outputs = self._outputs.setdefault(stage, Outputs())
         outputs.logits.append(logits.detach())
@@ -150,7 +169,17 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """The loss of one batch."""
-        return self._step("train", batch)
+        self.learned_from = self._hardest(batch) if self.keep_hardest < 1 else batch
+        return self._step("train", self.learned_from)
+
+    @torch.no_grad()
+    def _hardest(self, batch: Batch) -> Batch:
+        images, labels = batch
+        self.network.eval()  # a look that leaves no trace
+        losses = cross_entropy(self(images).float(), labels, reduction="none")
+        self.network.train()
+        kept = losses.topk(max(1, round(self.keep_hardest * len(losses)))).indices.sort().values
+        return images[kept], labels[kept]
 
     def validation_step(self, batch: Batch) -> None:
         """Keep what one batch of the validation set gives."""
@@ -159,10 +188,17 @@ class Classifier(LightningModule):
     def test_step(self, batch: Batch) -> None:
         """Keep what one batch of the test set gives."""
         self._step("test", batch)
+        if any(metric.views for metric in self.metrics):
+            self._outputs["test"].views.append(mean_over_views(self, batch[0], self.mirrors))
 
     def on_train_epoch_start(self) -> None:
-        """Measure anew."""
+        """Measure anew; compute no gradients of what is trained no longer, but had an end of its own."""
         self.measured = {}
+        if self.trainer.world_size == 1:  # several processes count on the gradients that there were
+            done = self.trainer.global_step / self.trainer.estimated_stepping_batches
+            for parameter in self.network.parameters():
+                if getattr(parameter, "until", 1.0) <= done:
+                    parameter.requires_grad_(False)
 
     def on_train_epoch_end(self) -> None:
         """Measure what :meth:`measure` has not been asked for before."""
@@ -195,12 +231,12 @@ class Classifier(LightningModule):
         loss = torch.as_tensor(outputs.loss)
         sums, _ = self._gather(torch.stack([loss, torch.full_like(loss, outputs.weight)])[None])
         total, weight = sums.sum(dim=0)
-        logits = logits if logits.dtype == torch.float64 else logits.float()  # NumPy has no bfloat16
-        arrays = logits.cpu().numpy(), labels.cpu().numpy()
+        arrays = _array(logits), labels.cpu().numpy()
+        views = _array(self._gather(torch.cat(outputs.views))[0]) if outputs.views else arrays[0]
         values = {"loss": float(total / weight)}
         with np.errstate(all="ignore"):
             due = (metric for metric in self.metrics if stage == "test" or metric.when == "epoch")
-            values |= {metric.key: metric(*arrays) for metric in due}
+            values |= {m.key: m(views if m.views else arrays[0], arrays[1]) for m in due}
         if stage == "test":
             self.tested = Tested(*arrays, sizes)
         # float32, as all that is logged: what is written is what was monitored
@@ -218,6 +254,12 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and a schedule laid out over all steps of the training."""
-        optimizer = self.make_optimizer(self.network.parameters())
+        optimizer = self.make_optimizer(self.network)
         scheduler: Any = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _array(logits: Tensor) -> Logits:
+    """For NumPy, which has no bfloat16."""
+    array: Logits = (logits if logits.dtype == torch.float64 else logits.float()).cpu().numpy()
+    return array

@@ -16,15 +16,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from experiment.entry_point import argument
 from experiment.errors import UserError
 from experiment.files import sha256
+from experiment.instantiate import chosen_metrics
 from experiment.metrics import Predictions, rows, write_predictions
 from experiment.metrics.logits import recalls
+from experiment.precision import cpu_flags
 from experiment.results import table
 from experiment.run import Run
-from experiment.schema import chosen_metrics, flatten
+from experiment.schema import flatten
 from experiment.sweep import swept
 from experiment.terminal import loading
 from experiment.worker import PREEMPTED, be_parent, end_with_parent, ending_on_signals, requeue_slurm_job
-from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
+from lightning_modules.build import (
+    build_classifier,
+    build_data,
+    build_network,
+    build_trainer,
+    compile_network,
+)
 from lightning_modules.callbacks.extension import Extension
 from lightning_modules.callbacks.lr_finder import LearningRateFinder
 from lightning_modules.callbacks.non_finite_loss import Diverged
@@ -130,6 +138,9 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
     module = build_classifier(config, data)
     last = run.resumed_from or run.folder / "checkpoints" / "last.ckpt"
     step = _step(last) if last.exists() else None
+    if step is None:
+        module.initialise_from(data.training_images(5000))
+    compile_network(config, module.network)
     trainer = build_trainer(config, run.folder, purge_step=step)
     if "trainer.max_epochs" in run.changes:
         trainer.callbacks.insert(0, Extension())  # type: ignore[attr-defined]
@@ -143,7 +154,7 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
     sizes = " + ".join(f"{size:,} {part}" for part, size in data.sizes.items())
     log.info(
         f"{run.folder.name}: {_short_name(config.model)}, {parameters:,} parameters, on {data.dataset} "
-        f"({sizes} images), {trainer.strategy.root_device}"
+        f"({sizes} images), {trainer.strategy.root_device}, {config.trainer.precision}"
     )
     begin = _Begin(run, data)
     stop = StopAfter(run.stop_after)
@@ -263,7 +274,13 @@ class _Begin(Callback):
             return
         data = {name: getattr(self.data, name) for name in ("dataset", "fingerprint", "sizes")}
         devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        self.run.begin(data=data | self.data.notes, gpus=devices, threads=torch.get_num_threads())
+        self.run.begin(
+            data=data | self.data.notes,
+            gpus=devices,
+            threads=torch.get_num_threads(),
+            precision=self.run.config.trainer.precision,
+            bfloat16_units=sorted(flag for flag in cpu_flags() if "bf16" in flag),
+        )
 
 
 def _flops(config: DictConfig, data: ImageDataModule) -> int:

@@ -134,25 +134,25 @@ def outside(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return package
 
 
-def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_door, monkeypatch):
+def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_entry_point, monkeypatch):
     small = ["callbacks.figures=null", "logger=none", "metrics=[acc,error]", "data.on_leak=drop"]
     nested = "model.head={_target_:torch.nn.Linear,_partial_:true,bias:false}"
     start = ["--config-dir", "conf", *ALL, *small]
-    done = run_door("train.py", *start, "callbacks.say.word=so", "loss.factor=2", nested, "name=run")
+    done = run_entry_point("train.py", *start, "callbacks.say.word=so", "loss.factor=2", nested, "name=run")
     assert done.code == 0, done.err
     assert "says so" in done.out
     run = Run.open(outside / "outputs" / "run")
     assert run.results["parameters"] == 4 * 9 + 4 + 4 * 2
     assert run.results["test_error"] == pytest.approx(1 - run.results["test_acc"])
     assert run.provenance["trusted_packages"] == ["own"]
-    assert run_door("evaluate.py", "run=outputs/run").code == 0
-    done = run_door("train.py", *start, "-m", "model.width=2,3", "sweep.name=widths")
+    assert run_entry_point("evaluate.py", "run=outputs/run").code == 0
+    done = run_entry_point("train.py", *start, "-m", "model.width=2,3", "sweep.name=widths")
     assert done.code == 0, done.err
     jobs = {path.parent.name.rpartition("-")[0] for path in outside.glob("outputs/widths/*/results.json")}
     assert jobs == {"model.width-2", "model.width-3"}
     # the folder says what it needs, and cannot trust on anyone's behalf
     monkeypatch.delenv("TRUSTED_PACKAGES")
-    done = run_door("evaluate.py", "run=outputs/run")
+    done = run_entry_point("evaluate.py", "run=outputs/run")
     assert done.code == 1
     assert "model._target_=own.parts.build" in done.err
     assert "TRUSTED_PACKAGES=own" in done.err
@@ -217,10 +217,10 @@ def test_an_experiment_of_one_s_own_chooses_trainer_and_launcher(outside):
         ("[{model.width=2: 1, model.width=3: -1}]", "[[a, b]]", "contrasts is a list of comparisons such as"),
     ],
 )
-def test_a_mistake_in_an_experiment_is_named_before_any_job(outside, run_door, old, new, message):
+def test_a_mistake_in_an_experiment_is_named_before_any_job(outside, run_entry_point, old, new, message):
     content = FILES["conf/experiment/widths.yaml"].replace(old, new)
     (outside / "conf" / "experiment" / "wrong.yaml").write_text(content)
-    done = run_door("train.py", "--config-dir=conf", "-m", "experiment=wrong", "sweep.dry_run=true")
+    done = run_entry_point("train.py", "--config-dir=conf", "-m", "experiment=wrong", "sweep.dry_run=true")
     assert done.code == 1
     assert message in done.err
     assert len(done.err.splitlines()) <= 2

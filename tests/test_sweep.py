@@ -26,7 +26,7 @@ SEEDS = [*SMALL, "trainer.max_epochs=3", "model.dropout=0,0.3", "seed=0,1"]
 
 
 @pytest.fixture
-def sweep(run_door, monkeypatch, tmp_path):
+def sweep(run_entry_point, monkeypatch, tmp_path):
     """Start the sweep "s" in this process, in a folder of the test's."""
     monkeypatch.chdir(tmp_path)
     for variable in ("PYTHONPATH", "EXPERIMENT_PARENT"):  # the sweeper sets them
@@ -34,7 +34,7 @@ def sweep(run_door, monkeypatch, tmp_path):
     monkeypatch.delenv("EXPERIMENT_PARENT")
 
     def start(*arguments: str) -> tuple[int, str, str]:
-        done = run_door("train.py", "-m", *arguments, "sweep.name=s")
+        done = run_entry_point("train.py", "-m", *arguments, "sweep.name=s")
         return done.code or 0, done.out, done.err
 
     return start

@@ -70,7 +70,7 @@ WRONG = {
         optimizer.betas=0.9 | expected [float, float]
         optimizer.lr=nan | expected float in (0, inf)
         optimizer.lr=1e-3x | expected float in (0, inf)
-        optimizer.momentum=0.9 | optimizer has: optimizer.lr
+        optimizer.momentum=0.9 | no such key. optimizer has
         optimizer={lr:0.1,momentum:0.9} | no such key
         loss._target_=torch.optim.SGD | it is no Module
         callbacks.early_stopping=true | callbacks=early_stopping switches it on
@@ -145,7 +145,7 @@ WRONG = {
         run=bare images=empty | no checkpoint
         run=evil images=empty | loss._target_=os.system""",
     "export.py": """
-        run=run | onnx | safetensors | torch_export
+        run=run | format= is missing: format of the file
         run=run format=onx | onnx | safetensors | torch_export
         run=run format= | the value is missing
         run=evil format=onnx | loss._target_=os.system
@@ -187,12 +187,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("script", "arguments", "message"), CASES)
-def test_it_is_told(script, arguments, message, folder, run_door, monkeypatch):
+def test_it_is_told(script, arguments, message, folder, run_entry_point, monkeypatch):
     if "unreadable" in arguments and os.access(folder / "unreadable" / "config.yaml", os.R_OK):
         pytest.skip("this user may read everything")
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    done = run_door(script, *shlex.split(arguments.replace("LONG", LONG)))
+    done = run_entry_point(script, *shlex.split(arguments.replace("LONG", LONG)))
     assert done.code == 1
     assert message in done.err
     assert "Traceback" not in done.err

@@ -103,7 +103,7 @@ class Answer:
 
 
 def answer(asked: Sequence[Question], runs: Collection, delta: float | None = None) -> list[Answer]:
-    """The answers to questions that are told together: their tests are corrected together.
+    """The answers to questions of one report: their tests are corrected together.
 
     Args:
         asked: all that one report tells.
@@ -247,7 +247,7 @@ def _verdict(
 
 
 def _more_seeds(claim: Claim, found: Estimate, tests: int) -> float:
-    """Further seeds until the effect or the claimed size can be told, should mean and spread stay."""
+    """Further seeds until the effect or the claimed size can be decided, should mean and spread stay."""
     least, _ = claimed_size(claim)
     distances = [found.mean, found.mean - least] if claim.claimed and found.mean < least else [found.mean]
     needed = min(1e9, *(pairs_needed(distance, found.sd, max(tests, 1)) for distance in distances))

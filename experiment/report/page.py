@@ -21,7 +21,7 @@ from experiment.report import differences, latex, predictions, published
 from experiment.report.answers import Answer, answer, equivalence
 from experiment.report.html import page, runs_table
 from experiment.report.questions import questions
-from experiment.report.runs import DERIVED, Collection, Record, shorter, telling
+from experiment.report.runs import DERIVED, Collection, Record, distinguishing_keys, shorter
 from experiment.report.statistics import sign_flips
 from experiment.results import headline, metric_keys
 
@@ -77,7 +77,7 @@ def write_report(folders: Sequence[Path], out: Path | None, delta: float | None 
             new.rename(out)
     except OSError as refusal:
         raise UserError(f"no report can be written to {out}: {refusal}") from refusal
-    return report.told
+    return report.conclusion
 
 
 class Report:
@@ -103,7 +103,7 @@ class Report:
             self.two = {"What differs": differences.between(*pair), "What came out": _came_out(*pair)}
 
     @property
-    def told(self) -> str:
+    def conclusion(self) -> str:
         """What the command line says: the verdicts, and where the report is."""
         verdicts = [f"{given.question.text}  {given.verdict}" for given in self.answers]
         peeking = any(
@@ -254,10 +254,16 @@ def _by_setting(records: Iterable[Record], keys: Sequence[str]) -> Settings:
 
 def _labelled(settings: Settings, keys: Sequence[str]) -> dict[str, Sequence[Record]]:
     """Settings that have runs, by a label of as few keys as tell them apart."""
-    told = telling([record for records in settings.values() for record in records], keys)
+    distinguishing = distinguishing_keys(
+        [record for records in settings.values() for record in records], keys
+    )
     labels = {}
     for setting, records in settings.items():
-        pairs = [(shorter(key, told), value) for key, value in zip(keys, setting, strict=True) if key in told]
+        pairs = [
+            (shorter(key, distinguishing), value)
+            for key, value in zip(keys, setting, strict=True)
+            if key in distinguishing
+        ]
         labels[" ".join(f"{key}={value}" for key, value in pairs) or "all runs"] = records
     return {label: records for label, records in labels.items() if records}
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,38 +17,27 @@ from experiment.metrics.nll import nll
 from experiment.report.runs import Record
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How far confidence and accuracy agree on the test set; the mean of several runs.
-
-    Args:
-        ece: expected calibration error, in [0, 1].
-        nll: negative log-likelihood, in nats.
-        temperature: by which dividing the logits makes it smallest; above 1 the network is overconfident.
-        scaled_ece, scaled_nll: with the temperature of one half of the images applied to the other.
-    """
+class Calibration(NamedTuple):
+    """How far confidence and accuracy agree on the test set; the mean of several runs."""
 
     ece: float
     nll: float
     temperature: float
+    """By which dividing the logits makes the negative log-likelihood smallest; above 1: overconfident."""
     scaled_ece: float
     scaled_nll: float
+    """With the temperature of one half of the images applied to the other."""
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Two runs on the same images.
-
-    Args:
-        both, first, second, neither: images that both, only the first, only the second and neither got right.
-        p: of McNemar's exact test whether one is right more often; of these runs, not of their settings.
-    """
+class Agreement(NamedTuple):
+    """How many images two runs got right."""
 
     both: int
     first: int
     second: int
     neither: int
     p: float
+    """Of McNemar's exact test whether one is right more often; of these runs, not of their settings."""
 
 
 def of_run(run: Record) -> Predictions | None:

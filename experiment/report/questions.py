@@ -15,7 +15,7 @@ from typing import Any
 
 from experiment.metrics import row
 from experiment.report.differences import differing_settings, flags
-from experiment.report.runs import REPEATED, Collection, Record, Sweep, plain, said, telling
+from experiment.report.runs import REPEATED, Collection, Record, Sweep, described, distinguishing_keys, plain
 
 MANY_SETTINGS = 12  # more values than these are not compared each with each
 MANY_RUNS = 300  # more settings than these are a search, in which hardly two runs are alike
@@ -180,7 +180,7 @@ def questions(runs: Collection, metric: str = "test_acc") -> tuple[list[Question
             try:
                 asked.append(_ask_claim(parse_claim(given), sweep, runs.of(sweep)))
             except (KeyError, TypeError, ValueError, AttributeError) as mistake:
-                notes.append(f"a claim of {sweep.name} cannot be examined ({said(mistake)}): {given}")
+                notes.append(f"a claim of {sweep.name} cannot be examined ({described(mistake)}): {given}")
     for dataset in dict.fromkeys(run.dataset for run in runs.finished):
         asked += _comparisons(runs, dataset, metric, notes)
     return asked, notes
@@ -261,7 +261,7 @@ def _compare(
     known = {run.folder: {**run.settings, **run.choices} for run in runs}
     keys = list(dict.fromkeys(key for run in runs for key in (*run.choices, *run.settings)))
     inside = [key for key in keys if key in changed or key.partition(".")[0] in changed]
-    shared = telling(runs, [key for key in keys if key not in inside and key != "data"])
+    shared = distinguishing_keys(runs, [key for key in keys if key not in inside and key != "data"])
 
     alike: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for run in runs:

@@ -54,7 +54,7 @@ class Record:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """What the run was told, as :func:`plain` text: its configuration without :data:`UNSEEN` and nulls.
+        """what the run was given, as :func:`plain` text: its configuration without :data:`UNSEEN` and nulls.
 
         A key that an older run did not know is as good as null.
         """
@@ -162,7 +162,7 @@ class Collection:
             others = [key for record in self.finished for key in record.config]
             others.sort(key=lambda key: not key.startswith("model."))  # what a person would name first
             keys = [key for key in [*groups, *others] if key not in IGNORED]
-            self.keys = telling(self.finished, keys, self.keys)
+            self.keys = distinguishing_keys(self.finished, keys, self.keys)
 
     def of(self, sweep: Sweep) -> list[Record]:
         """The jobs of a sweep, in its order."""
@@ -174,7 +174,7 @@ class Collection:
                 self._seen.add(folder)
                 self._look(folder)
         except OSError as refusal:
-            self._found[folder] = Record(folder, "skipped", said(refusal))
+            self._found[folder] = Record(folder, "skipped", described(refusal))
 
     def _look(self, folder: Path) -> None:
         if sweep := self._sweep(folder):
@@ -214,7 +214,7 @@ class Collection:
             claims, sessions = list(content["claims"]), list(content["sessions"])
             return Sweep(str(content["name"]), swept, claims, sessions, jobs, max_seeds)
         except Exception as damage:  # whatever it is, the runs may be whole
-            self._found[path] = Record(path, "skipped", f"{said(damage)}; its runs count as single ones")
+            self._found[path] = Record(path, "skipped", f"{described(damage)}; its runs count as single ones")
         return None
 
 
@@ -241,7 +241,7 @@ def read(folder: Path, overrides: Mapping[str, str] | None = None) -> Record:
     try:
         return _read(folder, overrides or {})
     except Exception as damage:
-        return Record(folder, "skipped", said(damage), overrides or {})
+        return Record(folder, "skipped", described(damage), overrides or {})
 
 
 def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
@@ -272,7 +272,9 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
     return Record(folder, status, reason, overrides, config, results, rows, provenance)
 
 
-def telling(records: Iterable[Record], keys: Iterable[str], kept: Sequence[str] = ()) -> list[str]:
+def distinguishing_keys(
+    records: Iterable[Record], keys: Iterable[str], kept: Sequence[str] = ()
+) -> list[str]:
     """``kept``, and those of ``keys`` each of which tells records apart that those before it do not."""
     kept = list(kept)
     for key in dict.fromkeys(keys):
@@ -303,7 +305,7 @@ def plain(value: Any) -> str:
         return word.lower() if word.lower() in ("true", "false", "null") else word
 
 
-def said(damage: Exception) -> str:
+def described(damage: Exception) -> str:
     """What an exception says, or its kind where that alone says little."""
     tells = isinstance(damage, UserError | ValueError) and str(damage)
     return str(damage) if tells else f"{type(damage).__name__}: {damage}"

@@ -78,7 +78,7 @@ class LearningRateFinder(Callback):
     def _test(self, trainer: Trainer, module: Classifier) -> Iterator[float]:
         """The smoothed loss before each step."""
         network = copy.deepcopy(module.network).train()
-        optimizer = module.make_optimizer(network.parameters())
+        optimizer = module.make_optimizer(network)
         lowest, total, weight = math.inf, 0.0, 0.0
         kept = 0.01 ** (12 / len(self.rates))  # a twelfth of the steps weighs almost all
         for rate, (images, labels) in zip(self.rates, self._batches(trainer), strict=False):

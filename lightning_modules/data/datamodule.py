@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -30,11 +30,12 @@ from lightning_modules.data.image_set import (
 )
 from lightning_modules.data.memory import memory_limit
 from lightning_modules.data.sources import SOURCES
+from lightning_modules.data.strong_augment import StrongAugmentation, resized, size_in_epoch
 
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
-"""(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels."""
+"""(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels, or (B, K) mixed ones."""
 
 
 def generator(*key: int | str) -> Generator:
@@ -114,6 +115,10 @@ class TrainingBatches(Batches):
     """Tells the epoch whenever an iteration begins."""
     start: Callable[[], int] = lambda: 0
     """Tells the step at which it begins: not the first one in an epoch that goes on from a checkpoint."""
+    strong: StrongAugmentation = StrongAugmentation()  # noqa: RUF009 – it cannot be changed
+    classes: int = 0
+    height: Callable[[], int | None] = lambda: None
+    """Tells the height of the epoch's images; None = as they are."""
 
     @property
     def global_batch_size(self) -> int:
@@ -129,10 +134,28 @@ class TrainingBatches(Batches):
         order = self.indices[
             torch.randperm(len(self.indices), generator=generator(self.seed, epoch, "order"))
         ]
-        batches = self.fetch(order[step * size : (step + 1) * size][self.own] for step in steps)
+        by_chance = torch.rand(len(self.labels), generator=generator(self.seed, "first flip"))
+        first_flipped, height = by_chance < self.augmentation.flip, self.height()
+        rows = torch.arange(size)[self.own]
+        if self.strong.mix and self.world_size > 1:  # the images to mix them with are with other processes
+            rows = torch.cat([rows, (rows - 1) % size])
+        batches = self.fetch(order[step * size + rows] for step in steps)
         for step, (images, labels) in zip(steps, batches, strict=True):
-            draws = self.augmentation.draw(size, generator(self.seed, epoch, step, "augmentation"))
-            yield self.augmentation(images, draws[self.own]), labels
+
+            def chance(what: str, step: int = step) -> Generator:
+                return generator(self.seed, epoch, step, what)
+
+            draws = self.augmentation.draw(size, chance("augmentation"))
+            first = first_flipped[order[step * size : (step + 1) * size]]
+            draws = replace(draws, flipped=self.strong.flipped(draws.flipped, first, epoch))
+            images = self.strong.before(images, rows, size, chance("randaugment"))
+            images = self.augmentation(images, draws[rows])
+            images = self.strong.after(images, rows, size, chance("cutout"))
+            if self.strong.mix:
+                images, labels = self.strong.mixed(
+                    images, labels, self.world_size, self.classes, chance("mix")
+                )
+            yield resized(images, height), labels
 
 
 class ImageDataModule(LightningDataModule):
@@ -166,6 +189,14 @@ class ImageDataModule(LightningDataModule):
         cache: folder of decoded images; None = beside the images.
         on_leak: a test image is also a training image, or one image has two classes: warn, stop, or train
             and validate without it.
+        crop_fill: what a crop finds beside the image.
+        flip_mode: flip each image by chance, or those of one epoch not in the next.
+        randaugment: operations of RandAugment on each image, in [0, inf).
+        randaugment_magnitude: strength of RandAugment, in [0, 30].
+        cutout: pixels of a side of a black square in each image, in [0, inf).
+        mix: mix the images of a batch, and their labels.
+        mix_alpha: how even the parts of a mix are, in (0, inf): 0.2 little, 1 anything.
+        size_schedule: heights of training images, each for an equal part of the epochs, in [1, inf).
     """
 
     def __init__(
@@ -190,6 +221,14 @@ class ImageDataModule(LightningDataModule):
         on_leak: Literal["warn", "error", "drop"] = "warn",
         fold: int | None = None,
         folds: int = 5,
+        crop_fill: Literal["black", "reflect"] = "black",
+        flip_mode: Literal["random", "alternating"] = "random",
+        randaugment: int = 0,
+        randaugment_magnitude: int = 9,
+        cutout: int = 0,
+        mix: Literal["mixup", "cutmix"] | None = None,
+        mix_alpha: float = 1.0,
+        size_schedule: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -199,7 +238,10 @@ class ImageDataModule(LightningDataModule):
         self.train_images = train_images
         self.on_leak = on_leak
         self.fold, self.folds = fold, folds
-        self.augmentation = Augmentation(crop_padding, flip, jitter, rotation) if augment else None
+        self.augmentation = Augmentation(crop_padding, flip, jitter, rotation, crop_fill) if augment else None
+        strong = StrongAugmentation(flip_mode, randaugment, randaugment_magnitude, cutout, mix, mix_alpha)
+        self.strong = strong if augment else StrongAugmentation()
+        self.size_schedule = size_schedule
         self.options = {
             "root": None if root is None else Path(root).expanduser(),
             "download": download,
@@ -321,6 +363,10 @@ class ImageDataModule(LightningDataModule):
         """Images to train on, validate with and test with: ``train``, ``val``, ``test``."""
         return {part: len(indices) for part, indices in self._indices.items()}
 
+    def training_images(self, n: int) -> Tensor:
+        """The first ``n`` training images, (n, C, H, W) uint8: a fixed shuffle, each class in proportion."""
+        return self._data.train_images[self._indices["train"][:n]]
+
     def test_order(self, sizes: Sequence[int]) -> Tensor:
         """(N,) int64: which official test images the processes tested, the r-th of them ``sizes[r]``."""
         order, world_size = self._indices["test"], len(sizes)
@@ -363,9 +409,20 @@ class ImageDataModule(LightningDataModule):
         def start() -> int:
             return trainer.fit_loop.batch_idx + 1 if trainer and trainer.training else 0
 
-        augmentation = self.augmentation or IDENTITY
+        def height() -> int | None:
+            if not (self.size_schedule and trainer and trainer.max_epochs):
+                return None
+            return size_in_epoch(self.size_schedule, epoch(), trainer.max_epochs)
+
         return TrainingBatches(
-            **self._shard("train"), augmentation=augmentation, seed=self.seed, epoch=epoch, start=start
+            **self._shard("train"),
+            augmentation=self.augmentation or IDENTITY,
+            seed=self.seed,
+            epoch=epoch,
+            start=start,
+            strong=self.strong,
+            classes=len(self.classes),
+            height=height,
         )
 
     def val_dataloader(self) -> EvaluationBatches:

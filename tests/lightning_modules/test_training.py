@@ -514,10 +514,10 @@ def test_the_loss_of_an_epoch_is_a_mean_over_images(configure: Configure):
     assert row["val_loss"] == pytest.approx(row["val_nll"], rel=1e-6)
 
 
-def test_a_weight_file_from_elsewhere_leaves_the_own_evaluation(copied: Run, whole, run_door):
+def test_a_weight_file_from_elsewhere_leaves_the_own_evaluation(copied: Run, whole, run_entry_point):
     one, other = copied, whole("trainer.max_epochs=1")
     for checkpoint in (one.checkpoint("best"), other.checkpoint("best")):
-        assert run_door("evaluate.py", f"run={one.folder}", f"ckpt={checkpoint}").code in (0, None)
+        assert run_entry_point("evaluate.py", f"run={one.folder}", f"ckpt={checkpoint}").code in (0, None)
     names = sorted(path.stem for path in one.folder.glob("evaluation_*"))
     assert len(names) == 4
     assert names[:2] == ["evaluation_best"] * 2
@@ -525,13 +525,13 @@ def test_a_weight_file_from_elsewhere_leaves_the_own_evaluation(copied: Run, who
     assert own["test_acc"] == pytest.approx(one.results["test_acc"], abs=1e-7)
 
 
-def test_a_finished_run_is_extended_as_if_it_had_been_longer(whole, run_door, tmp_path):
+def test_a_finished_run_is_extended_as_if_it_had_been_longer(whole, run_entry_point, tmp_path):
     run = Run(Path(shutil.copytree(whole("trainer.max_epochs=2").folder, tmp_path / "run")))
-    done = run_door("train.py", f"resume={run.folder}")
+    done = run_entry_point("train.py", f"resume={run.folder}")
     assert "nothing to resume" in done.out
-    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=1")
+    done = run_entry_point("train.py", f"resume={run.folder}", "trainer.max_epochs=1")
     assert "has 2 epochs already" in done.err
-    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
+    done = run_entry_point("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
     assert done.code in (0, None), done.err
     assert "The schedule is laid out over all of them" in done.out
     assert_same_training(run, whole("trainer.max_epochs=4"))
@@ -540,13 +540,13 @@ def test_a_finished_run_is_extended_as_if_it_had_been_longer(whole, run_door, tm
 
 
 def test_a_promoted_run_equals_the_uninterrupted_one_bit_for_bit(
-    configure: Configure, run_door, tmp_path, monkeypatch
+    configure: Configure, run_entry_point, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     tiny = (*TINY, "logger=none", "callbacks.figures=null", "trainer.max_epochs=4", "scheduler=cosine")
     whole = start(configure(*tiny, "optimizer.lr=0.01"), "whole")
     search = ("hydra/sweeper=halving", "hydra.sweeper.factor=2", "sweep.name=s")
-    done = run_door("train.py", "-m", *tiny, "optimizer.lr=1e-5,0.01", *search)
+    done = run_entry_point("train.py", "-m", *tiny, "optimizer.lr=1e-5,0.01", *search)
     assert done.code in (0, None), done.err
     assert "rung 2 of 2: the best 1 to epoch 4" in done.out
     assert "1 stopped, 1 finished" in done.out
@@ -554,7 +554,7 @@ def test_a_promoted_run_equals_the_uninterrupted_one_bit_for_bit(
     assert len(promoted.provenance["resumed"]) == 1
     assert_same_training(promoted, whole)
     assert not any(key.startswith("test_") for key in stopped.results)  # nothing was tested
-    done = run_door("train.py", f"resume={stopped.folder}")  # by hand it goes on to its end
+    done = run_entry_point("train.py", f"resume={stopped.folder}")  # by hand it goes on to its end
     assert len(stopped.metrics) == 4, done.err
 
 
@@ -572,18 +572,18 @@ def test_a_found_rate_is_as_good_as_a_given_one_and_stays_on_resume(configure: C
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step"])
-def test_the_schedule_of_an_extended_run_is_that_of_its_new_length(configure, run_door, schedule):
+def test_the_schedule_of_an_extended_run_is_that_of_its_new_length(configure, run_entry_point, schedule):
     tiny = (*TINY, f"scheduler={schedule}", "trainer.limit_test_batches=1")
     longer = start(configure(*tiny, "trainer.max_epochs=4"), "longer")
     run = start(configure(*tiny, "trainer.max_epochs=2"), "run")
-    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
+    done = run_entry_point("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
     assert done.code in (0, None), done.err
     for own, other in zip(run.metrics[2:], longer.metrics[2:], strict=True):
         assert own["lr"] == pytest.approx(other["lr"], rel=1e-6)
 
 
 def test_a_damaged_last_checkpoint_is_named_and_the_best_taken_if_asked(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, run_door
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, run_entry_point
 ):
     config = configure(*TINY, "trainer.max_epochs=3")
     run = stop_in_epoch(monkeypatch, config, epoch=2, failure=RuntimeError("power cut"))
@@ -594,12 +594,12 @@ def test_a_damaged_last_checkpoint_is_named_and_the_best_taken_if_asked(
     names = ("provenance.json", "results.json", "metrics.csv", "config.yaml")
     kept = [last, best, *(run.folder / name for name in names)]
     before = {path: path.read_bytes() for path in kept}
-    done = run_door("train.py", f"resume={run.folder}")
+    done = run_entry_point("train.py", f"resume={run.folder}")
     assert done.code == 1
     assert f"{last} is damaged" in done.err
     assert f"resume={best}" in done.err
     assert {path: path.read_bytes() for path in before} == before
-    done = run_door("train.py", f"resume={best}")
+    done = run_entry_point("train.py", f"resume={best}")
     assert done.code in (0, None), done.err
     assert run.status == "finished"
     assert len(run.metrics) == 3

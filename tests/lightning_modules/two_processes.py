@@ -1,4 +1,4 @@
-"""What torchrun starts twice for `test_ddp.py`: one whole run, one interrupted and resumed, and so on."""
+"""What torchrun starts twice for `test_launchers.py`: a whole run, one interrupted and resumed, and so on."""
 
 import logging
 import os

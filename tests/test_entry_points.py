@@ -33,7 +33,7 @@ def status(run: Path) -> str:
     return json.loads((run / "provenance.json").read_text())["status"]
 
 
-def test_train_then_evaluate_then_resume_what_is_finished(tmp_path, run_door):
+def test_train_then_evaluate_then_resume_what_is_finished(tmp_path, run_entry_point):
     done = call("train.py", "trainer=smoke", "model.widths=[4,8]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path / "outputs")
@@ -41,16 +41,16 @@ def test_train_then_evaluate_then_resume_what_is_finished(tmp_path, run_door):
     assert "test accuracy" in done.stdout
     assert f"{run}/figures/training_curves.png" in done.stdout
 
-    evaluated = run_door("evaluate.py", f"run={run}", "ckpt=last")
+    evaluated = run_entry_point("evaluate.py", f"run={run}", "ckpt=last")
     assert not evaluated.code, evaluated.err
     assert (run / "evaluation_last.json").exists()
 
-    again = run_door("train.py", f"resume={run}")
+    again = run_entry_point("train.py", f"resume={run}")
     assert not again.code, again.err
     assert "finished" in again.out
 
 
-def test_killed_at_random_and_resumed_ends_as_if_never_killed(tmp_path, run_door):
+def test_killed_at_random_and_resumed_ends_as_if_never_killed(tmp_path, run_entry_point):
     arguments = [*TINY, "trainer.max_epochs=10", f"output_dir={tmp_path}"]
     command = [sys.executable, str(ROOT / "train.py"), *arguments, "name=killed"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -60,7 +60,7 @@ def test_killed_at_random_and_resumed_ends_as_if_never_killed(tmp_path, run_door
     process.wait()
     assert status(killed) == "running"
     for own in ([*arguments, "name=whole"], [f"resume={killed}"]):
-        done = run_door("train.py", *own)
+        done = run_entry_point("train.py", *own)
         assert not done.code, done.err
     results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "killed")]
     for key in ("status", "epochs", "test_acc", "test_loss", "val_loss", "best_epoch", "final_train_loss"):
@@ -97,7 +97,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     assert (run / "figures" / "training_curves.png").exists()
 
 
-def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, run_door):
+def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, run_entry_point):
     # each process would normalise over, and draw dropout for, its own half
     tiny = [*TINY, "trainer.max_epochs=1", "model.batch_norm=false", "model.dropout=0", "metrics=[acc,nll]"]
     tiny += ["trainer.limit_test_batches=3"]
@@ -105,7 +105,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, run_doo
     two = call("train.py", *tiny, "trainer=ddp", "data.batch_size=32", "name=two", cwd=tmp_path)
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("test accuracy") == 1
-    one = run_door("train.py", *tiny, "data.batch_size=64", "name=one")
+    one = run_entry_point("train.py", *tiny, "data.batch_size=64", "name=one")
     assert not one.code, one.err
     folders = tmp_path / "two", tmp_path / "one"
     results = [json.loads((folder / "results.json").read_text()) for folder in folders]
@@ -128,15 +128,15 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, run_doo
         ("train.py", ["data=cifar10", "data.download=false", "data.root=nowhere"], "data=mnist_mini"),
         ("train.py", ["model.widths=[8,8,8,8,8,8]"], "too deep for images of 28×28 pixels"),
         ("train.py", ["trainer=gpu", "trainer.devices=64"], "this trainer cannot work here"),
-        ("evaluate.py", [], "run=: folder of a run"),
+        ("evaluate.py", [], "run= is missing: folder of a run"),
         ("evaluate.py", ["run=nowhere"], "is not a run folder"),
     ],
 )
 def test_a_mistake_ends_with_its_message_and_code_1(
-    tmp_path, monkeypatch, run_door, script, arguments, message
+    tmp_path, monkeypatch, run_entry_point, script, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    done = run_door(script, *arguments)
+    done = run_entry_point(script, *arguments)
     assert done.code == 1
     assert message in done.err
     assert "Traceback" not in done.err
