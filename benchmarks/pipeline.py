@@ -1,4 +1,4 @@
-"""Full augmentation and normalisation of images of CIFAR-10's size: ours, torchvision on PIL images, kornia."""
+"""Full augmentation and normalisation of CIFAR-sized images: ours, torchvision on PIL images, kornia."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
