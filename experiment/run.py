@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from experiment.config import monitor
 from experiment.errors import UserError
 from experiment.files import CannotWrite, damaged, make_folder, read_json, sha256, write_atomically
 from experiment.provenance import environment, inexact, now, version
@@ -250,9 +251,8 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """What the epochs so far amount to, see :func:`experiment.results.summary`."""
-        checkpoint = self.config.callbacks.get("checkpoint") or {}
         try:
-            return summary(self.metrics, checkpoint.get("monitor", "val_acc"))
+            return summary(self.metrics, monitor(self.config))
         except (KeyError, TypeError, ValueError) as lacking:
             raise damaged(self.folder / "metrics.csv", f"{lacking!r}") from lacking
 
