@@ -100,8 +100,11 @@ def measure(settings: Settings) -> list[Row]:
         "template, 2 workers": lambda: template(2) * images / len(digits),
     })  # fmt: skip
     speeds = {name: [images / seconds for seconds in of_one] for name, of_one in times.items()}
-    return [
+    rows = [
         *(Row(f"its network, {name}", values, "images/s") for name, values in speeds.items()),
         ratio("here ÷ template", speeds["here"], speeds["template"], ("≥", 3.0)),
-        ratio("here ÷ template with 2 workers", speeds["here"], speeds["template, 2 workers"], ("≥", 2.0)),
     ]
+    if settings.clock == "wall":  # processor time does not see workers that still run
+        two = speeds["template, 2 workers"]
+        rows.append(ratio("here ÷ template with 2 workers", speeds["here"], two, ("≥", 2.0)))
+    return rows
