@@ -15,6 +15,7 @@ from lightning_modules import compose
 from lightning_modules.build import build_classifier, build_data, build_trainer
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
+from lightning_modules.training import quieten_lightning
 
 NETWORKS = {
     "a tiny network": (
@@ -58,6 +59,7 @@ def framework(
     config: DictConfig, module: Classifier, data: ImageDataModule, now: Callable[[], float]
 ) -> float:
     """The seconds of an epoch with all that ``train.py`` has around it."""
+    quieten_lightning()
     with TemporaryDirectory() as folder:
         (Path(folder) / "checkpoints").mkdir()
         trainer = build_trainer(config, Path(folder))
