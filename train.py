@@ -9,17 +9,16 @@ from experiment.command_line import CONFIG_DIR, check  # before others: says so 
 # isort: split
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiment.entry_point import argument, entry_point, invocation, loading, stop
 from experiment.errors import UserError
 from experiment.results import table
-from experiment.run import Run
+from experiment.run import Busy, Run
 from experiment.sweep import outcome
-from experiment.worker import claim_job, claim_run
-from hydra_plugins.folder_sweeper import FolderSweeper
+from experiment.worker import be_parent, claim_job, claim_run
+from hydra_plugins.folder_sweeper import register_sweepers
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +52,10 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
 
     try:
         return train(run.config, run)
-    except UserError as error:
-        if not is_sweep or config.resume:
+    except Exception as error:
+        if not is_sweep or config.resume or isinstance(error, Busy):
             raise
-        print(f"error: {error}", file=sys.stderr)  # to a search a trial without a value has failed
-        return None
+        return None  # to a search a trial without a value has failed
     except (KeyboardInterrupt, SystemExit):
         if run.has_begun and run.is_writer:
             log.info(f"continue with: {invocation('train')} {argument('resume', str(run.folder))}")
@@ -71,7 +69,8 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
 def main() -> None:
     """Check the command line, then have Hydra compose what it says."""
     sys.argv[1:] = check(sys.argv[1:])
-    Plugins.instance().register(FolderSweeper)  # Hydra looks for plugins in folders, not in editable installs
+    be_parent()
+    register_sweepers()
     job()
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ class CannotWrite(UserError):
     """The disk is full, or the folder is away or not to be written to."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader or a crash never meets half a file.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader or a crash never meets half a file.
 
     Raises:
         CannotWrite: with what the system says.
@@ -24,10 +24,11 @@ def write_atomically(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            part.write_text(text)
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
             part.replace(path)
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
     except OSError as failure:
         raise CannotWrite(f"{path} cannot be written: {failure.strerror or failure}") from failure
 

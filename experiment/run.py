@@ -39,6 +39,12 @@ STATES: tuple[State, ...] = get_args(State)
 LOCK = ".lock"
 """Held by the process that owns the folder; the file stays where it is whatever becomes of the run."""
 
+ESSENTIAL = (
+    *("seed", "model", "data", "optimizer", "scheduler", "loss", "callbacks", "logger"),
+    *(f"trainer.{key}" for key in ("max_epochs", "accelerator", "devices", "strategy", "sync_batchnorm")),
+)
+"""Keys that a run has had since the first version; further ones may be missing in an older run."""
+
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 FOLDER_VARIABLE = "EXPERIMENT_RUN_FOLDER"
 """Tells the processes that one run starts on its other devices which folder is theirs."""
@@ -140,7 +146,9 @@ class Run:
                 f"format {written['format_version']}; this is version {version()}, which reads up to format "
                 f"{FORMAT_VERSION}: update it"
             )
-        if wrong := problems(run.config):  # the folder may come from a stranger
+        config = run.config  # may come from a stranger
+        absent = [f"{key} is missing" for key in ESSENTIAL if OmegaConf.select(config, key) is None]
+        if wrong := absent or problems(config):
             raise UserError("\n       ".join([f"{folder / 'config.yaml'} cannot be used:", *wrong]))
         return run
 
@@ -183,8 +191,8 @@ class Run:
         Args:
             **facts: what is known of this attempt beyond :func:`environment`.
         """
-        self.has_begun = True
         if not self.is_writer:
+            self.has_begun = True
             return
         known = {key: value for key, value in self.provenance.items() if key not in ("refused", "end")}
         if known.get("start"):
@@ -202,6 +210,7 @@ class Run:
         else:
             known |= {**environment(), **facts, "seed": self.config.seed, "start": now()}
         self.write_json("provenance.json", known | {"status": "running"})
+        self.has_begun = True
 
     @property
     def config(self) -> DictConfig:
@@ -248,9 +257,9 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """What the epochs so far amount to, see :func:`experiment.results.summary`."""
-        checkpoint = self.config.callbacks.get("checkpoint") or {}
         try:
-            return summary(self.metrics, checkpoint.get("monitor", "val_acc"))
+            monitor = OmegaConf.select(self.config, "callbacks.checkpoint.monitor", default="val_acc")
+            return summary(self.metrics, monitor)
         except (KeyError, TypeError, ValueError) as lacking:
             raise damaged(self.folder / "metrics.csv", f"{lacking!r}") from lacking
 
@@ -431,7 +440,8 @@ def _copying_log(path: Path) -> Iterator[None]:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # what is left to write finds no room
+            handler.close()
 
 
 def _meeting_point(parent: Path) -> Path | None:

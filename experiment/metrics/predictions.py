@@ -1,7 +1,6 @@
 """What a network said of every test image, kept so that new questions can be asked of old runs."""
 
 import io
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiment.errors import UserError
+from experiment.files import write_atomically
 from experiment.metrics.logits import centred
 from experiment.metrics.table import TABLE, Labels, Logits, Metric
 
@@ -35,17 +35,12 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     """
     order = np.argsort(predictions.indices)
     logits, labels, indices = predictions.logits[order], predictions.labels[order], predictions.indices[order]
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     content = io.BytesIO()
     with np.errstate(over="ignore"):  # a class that is 65,504 below is impossible
         small = centred(logits).astype(np.float16)
     kind = np.min_scalar_type(logits.shape[1])
     np.savez_compressed(content, logits=small, labels=labels.astype(kind), indices=indices.astype(np.int32))
-    try:
-        part.write_bytes(content.getvalue())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, content.getvalue())
 
 
 def read_predictions(path: Path) -> Predictions:
