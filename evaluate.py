@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 
 from experiment.command_line import assignments
-from experiment.entry_point import entry_point, invocation, loading
+from experiment.entry_point import entry_point, invocation
 from experiment.metrics import row
 from experiment.run import Run
 from experiment.schema import Knob
+from experiment.terminal import loading
 
 USAGE = f"{invocation('evaluate')} run=outputs/NAME [ckpt=best|last|PATH] [data.root=PATH]"
 KNOBS = {

@@ -4,15 +4,16 @@ import sys
 from pathlib import Path
 
 from experiment.command_line import assignments
-from experiment.entry_point import entry_point, invocation, loading
+from experiment.entry_point import entry_point, invocation
 from experiment.errors import UserError
 from experiment.run import Run
 from experiment.schema import Knob
+from experiment.terminal import loading
 
 USAGE = f"{invocation('export')} run=outputs/NAME format=onnx|safetensors|torch_export [ckpt=best] [out=FILE]"
 KNOBS = {
     "run": Knob("str", "folder of a run"),
-    "format": Knob("str", "of the file", choices=("onnx", "safetensors", "torch_export")),
+    "format": Knob("str", "format of the file", choices=("onnx", "safetensors", "torch_export")),
     "ckpt": Knob("str", "checkpoint: best, last or a path; default best", optional=True),
     "out": Knob("str", "the file; default export/ of the run", optional=True),
     "images": Knob("str", "an image or a folder of them to compare on; default the run's", optional=True),

@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 
 from experiment.command_line import assignments
-from experiment.entry_point import entry_point, invocation, loading
+from experiment.entry_point import entry_point, invocation
 from experiment.errors import UserError
 from experiment.run import Run
 from experiment.schema import Knob
+from experiment.terminal import loading
 
 USAGE = f"{invocation('predict')} run=outputs/NAME images=PATH [ckpt=best|last|PATH] [out=FOLDER]"
 KNOBS = {

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from experiment.command_line import assignments
-from experiment.entry_point import entry_point, invocation, loading
+from experiment.entry_point import entry_point, invocation
 from experiment.errors import UserError
 from experiment.schema import Knob
+from experiment.terminal import loading
 
 USAGE = (
     f"{invocation('report')} FOLDER … [out=FOLDER] [delta=0.005] (a sweep, a run, or a folder of either; of "

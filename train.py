@@ -12,12 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiment.entry_point import argument, entry_point, invocation, loading, stop
+from experiment.entry_point import entry_point, stop
 from experiment.errors import UserError
 from experiment.results import table
 from experiment.run import Busy, Run
 from experiment.sweep import outcome
-from experiment.worker import be_parent, claim_job, claim_run
+from experiment.terminal import loading, wrap_log
+from experiment.worker import be_parent, claim_job, claim_run, continuation
 from hydra_plugins.folder_sweeper import register_sweepers
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def job(config: DictConfig) -> float | None:
     """One job of Hydra's: the only one, or one of a sweep."""
     hydra_config = cast(DictConfig, HydraConfig.get())
     is_sweep = hydra_config.mode == RunMode.MULTIRUN
+    wrap_log()
     try:
         run = (claim_job if is_sweep else claim_run)(config, hydra_config)
         if run is None:
@@ -45,9 +47,7 @@ def job(config: DictConfig) -> float | None:
 
 def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
     """Train a run; where it is one of a sweep, its log goes to its folder only."""
-    for handler in logging.getLogger().handlers if is_sweep else ():
-        handler.setLevel(logging.CRITICAL + 1)
-    with loading():  # after every check: it takes seconds
+    with loading(is_quiet=is_sweep):  # after every check: it takes seconds
         from lightning_modules.training import train
 
     try:
@@ -57,8 +57,8 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
             raise
         return None  # to a search a trial without a value has failed
     except (KeyboardInterrupt, SystemExit):
-        if run.has_begun and run.is_writer:
-            log.info(f"continue with: {invocation('train')} {argument('resume', str(run.folder))}")
+        if said := continuation(run):
+            log.info(said)
         raise
     finally:
         if is_sweep and not config.resume:  # the sweeper is not ours, which prints these lines itself

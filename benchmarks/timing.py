@@ -28,15 +28,16 @@ class Settings(NamedTuple):
 
     def seconds(self, function: Callable[[], object]) -> float:
         """The seconds that a call takes, until the device has finished; processes started in it count."""
-        begun = self._now()
+        begun = self.now()
         function()
         if self.device == "cuda":
             import torch
 
             torch.cuda.synchronize()
-        return self._now() - begun
+        return self.now() - begun
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds on the clock; with ``cpu`` those of this process and of its children that have ended."""
         if self.clock == "wall":
             return time.perf_counter()
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -125,17 +126,17 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([head, *(row.line() for row in rows)])
 
 
-def call(*arguments: str, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+def call(*arguments: str, cwd: Path | None = None, code: int | None = 0) -> subprocess.CompletedProcess[str]:
     """Run a Python script or module of this project in a process of its own.
 
     Raises:
-        RuntimeError: if it ends with another exit code, with what it said.
+        RuntimeError: if it ends with another exit code than ``code`` (None = any), with what it said.
     """
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd or ROOT, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    if done.returncode != code:
+    if code is not None and done.returncode != code:
         raise RuntimeError(
             f"{' '.join(arguments)} ended with code {done.returncode}:\n{done.stdout}{done.stderr}"
         )

@@ -76,8 +76,8 @@ def main() -> None:
         ("false verdicts, sweep.until=decided", rate(sequential, 0, n)),
         ("false verdicts, 3 seeds of 4 pairs, each counted", of_one_seed(False, n)),
         ("false verdicts, 3 seeds of 4 pairs, averaged within a seed", of_one_seed(True, n)),
-        ("false verdicts, 6 claims told together, not corrected", together(False, n)),
-        ("false verdicts, 6 claims told together, corrected", together(True, n)),
+        ("false verdicts, 6 claims in one report, not corrected", together(False, n)),
+        ("false verdicts, 6 claims in one report, corrected", together(True, n)),
         ("false verdicts of equivalence, the effect is δ", rate(equivalent, 1, n)),
         ("coverage of the 95 % interval", rate(lambda values: covered(values, 1), 1, n)),
         *(

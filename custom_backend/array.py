@@ -129,12 +129,19 @@ def require(holds: bool, where: object, expected: str, got: object) -> None:
         raise ValueError(f"{where}: expected {expected}, got {got}")
 
 
+def check_array(where: object, name: str, value: object) -> None:
+    """Check that `value` is an array of some module: a list or None is none."""
+    right = hasattr(value, "shape") and hasattr(value, "dtype")
+    require(right, where, f"an array {name}".rstrip(), type(value).__name__)
+
+
 def check_input(where: object, x: Array, layout: str = "", channels: int | None = None) -> None:
     """Check what a layer is given: axes as in `layout` (any if empty), none of them empty, floating point.
 
     Raises:
         ValueError: naming the layer, what it expected and what it got.
     """
+    check_array(where, "", x)
     kind = str(x.dtype).rpartition(".")[2]
     require(kind in ("float32", "float64"), where, "float32 or float64", kind)
     right = x.ndim == layout.count(",") + 1 if layout else x.ndim >= 1

@@ -91,7 +91,8 @@ class Adam:
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "weight_decay"):
             number(self, name, 0)
-        right = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        betas = self.betas if isinstance(self.betas, tuple | list) else ()
+        right = len(betas) == 2 and all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas)
         require(right, self, "betas, two numbers in [0, 1)", self.betas)
 
     def step(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:

@@ -317,7 +317,8 @@ OVERFLOW = (
 SURE = (
     "for logits of 1000, where p_t is rounded to 1: with γ < 1, (1 − p_t)^(γ−1) is infinite and 0 · ∞ is NaN"
 )
-WIDE = np.array([1000.0, 900.0, -900.0])
+WIDE, LOW = np.array([1000.0, 900.0, -900.0]), np.array([-25.0, -30.0, -40.0])
+CANCELLED = "for x far below −12, where y + λ α loses its digits, and is 0 at last: take λ α eˣ from x itself"
 EXPONENTIAL = (
     "for x = 1000, where eˣ is infinite and 0 · ∞ is NaN: choose with np.where, not by products with 0"
 )
@@ -468,7 +469,10 @@ EXERCISES = {
             then(activation.selu_forward, activation.selu_backward, place=1),
             {"∂L/∂x": "row, column"},
             ({"x": 2 * FLAT, "grad": normal((3, 4))},),
-            traps=(({"x": WIDE, "grad": np.ones(3)}, EXPONENTIAL),),
+            traps=(
+                ({"x": WIDE, "grad": np.ones(3)}, EXPONENTIAL),
+                ({"x": LOW, "grad": np.ones(3)}, CANCELLED),
+            ),
             loss=lambda forward, x, grad: (forward(x) * grad).sum(),
             by=("x",),
         ),

@@ -3,7 +3,8 @@
 Task 1: y = λ x where x > 0, and λ α (eˣ − 1) elsewhere, element by element. Write no loop. Inputs may be as
 large as 1000, where eˣ is infinite.
 
-Task 2: given g = ∂L/∂y, return ∂L/∂x = g · dy/dx, where dy/dx = λ for x > 0 and λ α eˣ elsewhere.
+Task 2: given g = ∂L/∂y, return ∂L/∂x = g · dy/dx, where dy/dx = λ for x > 0 and λ α eˣ elsewhere. It
+is to be right at x = −40, too.
 
 Shapes: x, y, g and ∂L/∂x are arrays of any one shape.
 

@@ -1,4 +1,4 @@
-"""Whether the jobs of a sweep can answer what it claims; a claim that none can is told before any trains."""
+"""Whether the jobs of a sweep can answer what it claims; if not, none is trained."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiment import metrics
+from experiment.instantiate import chosen_metrics
 from experiment.knob import nearest
 from experiment.report.questions import matches, parse_claim
 from experiment.report.runs import DERIVED, plain
-from experiment.schema import chosen_metrics, flatten
+from experiment.schema import flatten
 
 Job = tuple[DictConfig, Mapping[str, str]]
 """A run's configuration and what else a claim may name: options of groups and swept values."""
@@ -25,7 +26,7 @@ def problems_of_claims(claims: Sequence[Any], jobs: Sequence[Job]) -> list[str]:
     for given in claims:
         try:
             claim = parse_claim(given)
-        except (TypeError, ValueError, AttributeError) as mistake:
+        except (TypeError, ValueError) as mistake:
             wrong.append(f"claim {given}: {mistake}")
             continue
         if claim.metric not in measured:

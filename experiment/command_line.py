@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -88,8 +88,25 @@ def check(argv: list[str]) -> list[str]:
                 raise SystemExit(0)
             given_to_hydra = _check(overrides, path, flags.multirun or "hydra.mode=MULTIRUN" in given)
     except (HydraException, OmegaConfBaseException, UserWarning) as mistake:
-        raise UserError(" ".join(str(mistake).partition("\nSee ")[0].split())) from mistake
+        raise UserError(_reason(mistake)) from mistake
     return [*(argument for argument in argv if argument not in given), *given_to_hydra]
+
+
+def _reason(mistake: Exception) -> str:
+    """What Hydra found wrong with the files of a configuration, in our words where there are shorter ones."""
+    if isinstance(mistake, MissingConfigException) and mistake.options:
+        group, _, option = str(mistake.missing_cfg_file).rpartition("/")
+        meant, there = nearest(option, mistake.options), ", ".join(mistake.options)
+        return f"a list of defaults names {group}={option}: no such option.{meant} Options: {there}"
+    message = " ".join(str(mistake).partition("\nSee ")[0].split())
+    words = "(?:Could not override '/?|.* No earlier Group Default for ')"  # of Hydra 1.3 and 1.4
+    if found := re.match(rf"In '(.+?)': {words}([^'@]+)(@?)", message):
+        file, group, is_nested = found.groups()
+        meant = nearest(group, [*COMPONENTS, "trainer", "hydra/launcher", "hydra/sweeper"])
+        if is_nested:
+            return f"{file}.yaml: its first line must be: # @package _global_"
+        return f"{file}.yaml: override {group}: there is no such group.{meant}"
+    return message
 
 
 def compose_run(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
@@ -191,7 +208,7 @@ def _problems_of_mode(overrides: list[Override], multirun: bool) -> Iterator[str
                 f"{_line(override)}: resume= takes everything from the run's folder; leave this out. "
                 f"Only {', '.join(CHANGEABLE)} may change"
             )
-        if is_dry and key == "hydra/sweeper" and override.value() != "folder":
+        if is_dry and key == "hydra/sweeper" and override.value() not in ("folder", "halving"):
             yield f"sweep.dry_run=true: {override.value()} draws its jobs only while it runs; leave this out"
         if multirun and key == "resume":
             yield "resume= continues one run: leave -m out"
@@ -313,7 +330,8 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
         UserError: naming an unknown or missing key, or a value that is not allowed.
     """
     if {"-h", "--help", "help"} & set(argv):
-        lines = [f"  {key:<12}{knob.meaning} ({knob.allowed})" for key, knob in knobs.items()]
+        values = {key: f" ({' | '.join(knob.choices)})" * bool(knob.choices) for key, knob in knobs.items()}
+        lines = [f"  {key:<12}{knob.meaning}{values[key]}" for key, knob in knobs.items()]
         print("\n".join([usage, "", *lines]))
         raise SystemExit(0)
     given: dict[str, Any] = dict.fromkeys(knobs)
@@ -330,6 +348,8 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
             raise UserError(f"{argument}: no such key.{nearest(key, knobs)} Keys: {', '.join(knobs)}")
         given[key] = value
     for key, knob in knobs.items():
+        if given[key] is None and not knob.optional:
+            raise UserError(f"{key}= is missing: {knob.meaning}. {usage}")
         if not knob.accepts(given[key]):
             raise UserError(f"{key}={given[key] or ''}: {knob.meaning}: {knob.allowed}. {usage}")
     return given

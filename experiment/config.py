@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiment import precision
 from experiment.metrics import row
 from experiment.schema import flatten, plain_values
 
@@ -25,19 +26,28 @@ register_resolver(
 )
 
 
-def run_config(composed: DictConfig) -> DictConfig:
-    """What of a composed configuration is the run's: all but the sweep around it, its paths absolute."""
+def run_config(composed: DictConfig, sweep: Path | None = None) -> DictConfig:
+    """What of a composed configuration is the run's: all but the sweep around it.
+
+    Its paths are absolute, and its precision is what ``auto`` means here, or in the folder of its ``sweep``.
+    """
     config = OmegaConf.create(plain_values(composed, without=("sweep", "hydra")))
     for key in ("root", "cache"):
         if config.data.get(key) is not None:
             config.data[key] = str(Path(config.data[key]).expanduser().absolute())
+    precision.resolve(config, sweep)
     return config
 
 
 def choices(hydra_config: DictConfig) -> dict[str, str]:
     """Group → option of a configuration, from its ``hydra`` node, without the groups of Hydra itself."""
     chosen = hydra_config.runtime.choices
-    return {str(group): option for group, option in chosen.items() if "hydra/" not in group and option}
+    follows = "trainer/last"  # the choice of trainer once more
+    return {
+        str(group): option
+        for group, option in chosen.items()
+        if option and "hydra/" not in group and group != follows
+    }
 
 
 def digest(config: DictConfig) -> str:
@@ -48,6 +58,8 @@ def digest(config: DictConfig) -> str:
     plain.pop("metrics", None)  # they are asked of a result: no other training for another question
     del plain["data"]["download"]
     plain["data"].pop("cache", None)
+    if plain["data"].get("fold") is None:  # so have sweeps of before there were any
+        plain["data"] = {k: v for k, v in plain["data"].items() if k not in ("fold", "folds")}
     plain["callbacks"].pop("interruption", None)
     for key in ("every_minutes", "every_steps"):  # when something is saved changes nothing
         (plain["callbacks"].get("checkpoint") or {}).pop(key, None)
@@ -55,7 +67,7 @@ def digest(config: DictConfig) -> str:
         del plain["data"]["root"]
     trainer = plain["trainer"]
     trainer.pop("profiler", None)
-    for key, value in {"check_val_every_n_epoch": 1, "fast_dev_run": False}.items():
+    for key, value in {"check_val_every_n_epoch": 1, "fast_dev_run": False, "compile": False}.items():
         if trainer.get(key) == value:
             del trainer[key]
     for key in ("max_steps", "max_time", "overfit_batches"):  # younger than the digests of older sweeps

@@ -7,8 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -106,16 +105,3 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
             raise SystemExit(130) from None
 
     return command
-
-
-@contextmanager
-def loading(what: str = "torch") -> Iterator[None]:
-    """Say on a terminal what is being loaded, which takes seconds, for as long as it takes."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    print(f"loading {what} …", end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -2,14 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiment.allowed import refusal
 from experiment.errors import UserError
-from experiment.schema import refusal
+from experiment.metrics import Metric
+from experiment.metrics.acc import acc
 
 
 def instantiate(node: DictConfig | Mapping[str, Any], *args: Any, **extra: Any) -> Any:
@@ -51,6 +54,33 @@ def load(name: str) -> Callable[..., Any]:
     except Exception as failure:  # whatever a package of the user's own does when it is imported
         raise UserError(f"_target_={name}: {type(failure).__name__}: {failure}") from failure
     return found
+
+
+def chosen_metrics(config: DictConfig) -> dict[str, Metric]:
+    """Key → row of the metrics of a run, the options of each bound; of before there was a choice, accuracy.
+
+    Raises:
+        UserError: for a name that is not allowed, does not exist or is no metric, or has other options.
+    """
+    if "metrics" not in config:
+        return {acc.key: acc}
+    node: Any = OmegaConf.to_container(config.metrics, resolve=True)
+    return {str(name): _metric(str(name), dict(spec)) for name, spec in node.items() if spec}
+
+
+def _metric(name: str, options: dict[str, Any]) -> Metric:
+    where = f"metrics.{name}"
+    try:
+        target = str(options.pop("_target_", ""))
+        row: Any = load(target)
+        if not isinstance(row, Metric) or row.function is None:
+            raise UserError(f"{target} is no metric: decorate its function with experiment.metrics.metric")
+        inspect.signature(row.function).bind(None, None, **options)
+    except (UserError, TypeError) as mistake:
+        raise UserError(f"{where}: {mistake}") from mistake
+    if row.key != name:
+        raise UserError(f"{where}: the key of {target} is {row.key}: write metrics.{row.key}")
+    return replace(row, function=partial(row.function, **options)) if options else row
 
 
 def _built(value: Any) -> Any:

@@ -93,5 +93,18 @@ def hardware() -> dict[str, Any]:
             if "model name" in line
         ]
         processor = names[0] if names else processor
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"platform": platform.platform(), "processor": processor, "cores": cores, "host": platform.node()}
+    return {
+        "platform": platform.platform(),
+        "processor": processor,
+        "cores": available_cores(),
+        "host": platform.node(),
+    }
+
+
+def available_cores() -> int:
+    """How many processors this process may keep busy, by its affinity and its container."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")  # "200000 100000": microseconds of time in each period, or "max"
+    time, _, period = quota.read_text().strip().partition(" ") if quota.exists() else ("max", "", "")
+    return min(cores, max(1, int(time) // int(period))) if time.isdigit() else cores

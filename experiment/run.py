@@ -75,6 +75,7 @@ class Run:
         has_begun: whether this process has begun to train it.
         changes: keys of the configuration, with what a resume changes them to.
         resumed_from: the checkpoint to go on from, if not ``last.ckpt``.
+        stop_after: the epoch after which this attempt ends, within the schedule of all; None = the last.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -82,6 +83,7 @@ class Run:
         self.is_new = self.is_job = self.has_begun = self._is_owner = False
         self.changes: dict[str, Any] = {}
         self.resumed_from: Path | None = None
+        self.stop_after: int | None = None
         self._meeting: Path | None = None
         self.is_writer = not any(os.environ.get(variable, "0") != "0" for variable in RANK_VARIABLES)
 

@@ -5,59 +5,27 @@ that its ``_target_`` names; :data:`KNOBS` holds those that belong to none. ``co
 ``--help`` prints both, and :func:`faults` holds a whole configuration against them before torch is imported.
 """
 
-import ast
 import re
-import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiment import metrics
-from experiment.entry_point import ROOT, TRUSTED_PACKAGES, invocation, trusted_packages
+from experiment.allowed import refusal
+from experiment.entry_point import ROOT, trusted_packages
 from experiment.errors import UserError
+from experiment.instantiate import chosen_metrics
 from experiment.knob import Knob as Knob
 from experiment.knob import nearest as nearest
 from experiment.knob import text
-from experiment.signature import (
-    Definition,
-    Signature,
-    ancestors,
-    decorated,
-    definition,
-    described,
-    qualified,
-    signature,
-)
+from experiment.metrics import TABLE, Metric
+from experiment.signature import Signature, ancestors, decorated, definition, described, signature
 
 # an installed package holds conf/, in a checkout it lies beside experiment/
 CONFIG_DIR = next(path for path in (ROOT / "experiment" / "conf", ROOT / "conf") if path.is_dir())
-
-CLASSES = {
-    "torch.nn": "torch.nn.Module",
-    "torch.optim": "torch.optim.Optimizer",
-    "lightning.pytorch.callbacks": "lightning.pytorch.callbacks.Callback",
-    "lightning.pytorch.loggers": "lightning.pytorch.loggers.Logger",
-    "lightning_modules.data": "lightning.pytorch.LightningDataModule",
-}
-"""Package → the class from which those derive that a ``_target_`` may name in it."""
-
-UNSUITABLE = {
-    "StochasticWeightAveraging": "the test would not use its weights; EMAWeightAveraging's are tested",
-    "BatchSizeFinder": "the size of a batch is part of what a run is; try data.batch_size=…",
-    "LearningRateFinder": "it looks for a model.lr; sweep instead: -m optimizer.lr=1e-4,1e-3,1e-2",
-    "ModelPruning": "it renames the weights, and no checkpoint could be read again",
-    "BaseFinetuning": "it needs a network of a backbone and a head",
-    "OnExceptionCheckpoint": "checkpoints/last.ckpt is written anyway",
-    "ThroughputMonitor": "it takes a function; metrics.csv has images a second",
-}
-"""Class of lightning.pytorch.callbacks → why it, and what derives from it, cannot work here."""
-
-FUNCTIONS = ("lightning_modules.networks", "lightning_modules.schedule")
-"""Modules of this project whose functions a ``_target_`` may name."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +35,26 @@ class Component:
     Args:
         given: number of leading arguments that the project gives.
         named: arguments that it gives by name.
+        own: keys beside the target's, of :data:`KNOBS`, of which the project makes use itself.
         has_entries: whether the node is a dictionary of components or nulls.
         base: the class from which those derive that can stand here; empty where functions do, too.
     """
 
     given: int = 0
     named: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     has_entries: bool = False
     base: str = ""
 
 
 COMPONENTS = {
-    "model": Component(given=3),
+    "model": Component(given=3, own=("engine",)),
     "data": Component(named=("seed",), base="lightning.pytorch.LightningDataModule"),
-    "optimizer": Component(given=1, base="torch.optim.Optimizer"),
+    "optimizer": Component(
+        given=1, own=("head_lr", "bias_lr", "no_decay_on_norms_and_biases"), base="torch.optim.Optimizer"
+    ),
     "scheduler": Component(given=2),
-    "loss": Component(base="torch.nn.Module"),
+    "loss": Component(own=("keep_hardest",), base="torch.nn.Module"),
     "metrics": Component(given=2, has_entries=True),
     "callbacks": Component(has_entries=True, base="lightning.pytorch.callbacks.Callback"),
     "logger": Component(
@@ -128,6 +100,16 @@ KNOBS: dict[str, Knob] = {
         "who computes the layers: torch, or custom_backend on NumPy, CuPy or what fits the device",
         choices=("torch", "auto", "numpy", "cupy"),
     ),
+    # optimizer
+    "optimizer.head_lr": Knob(
+        "float", "learning rate of the last layer's weights; null = lr", "(0, inf)", optional=True
+    ),
+    "optimizer.bias_lr": Knob(
+        "float", "learning rate of norms and biases; null = lr", "(0, inf)", optional=True
+    ),
+    "optimizer.no_decay_on_norms_and_biases": Knob("bool", "no weight decay for norms and biases"),
+    # loss
+    "loss.keep_hardest": Knob("float", "learn of each batch from this part, of the highest loss", "(0, 1]"),
     # data
     "data.root": Knob("path", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
     "data.cache": Knob(
@@ -141,8 +123,11 @@ KNOBS: dict[str, Knob] = {
     "trainer.strategy": Knob("str", "how devices share the work", choices=("auto", "ddp")),
     "trainer.sync_batchnorm": Knob("bool", "normalise over the batches of all devices (GPUs only)"),
     "trainer.precision": Knob(
-        "str", "floating-point format", choices=("32-true", "64-true", "bf16-mixed", "16-mixed")
+        "str",
+        "floating-point format; auto = what this machine is fastest in",
+        choices=("auto", "32-true", "64-true", "bf16-mixed", "16-mixed"),
     ),
+    "trainer.compile": Knob("bool", "have torch compile the network: pays on GPUs, needs a C++ compiler"),
     "trainer.deterministic": Knob("bool", "only algorithms that give the same bits again on a GPU"),
     "trainer.gradient_clip_val": Knob("float", "largest gradient norm", "(0, inf)", optional=True),
     "trainer.accumulate_grad_batches": _positive("int", "batches whose gradients make one step"),
@@ -181,54 +166,6 @@ def flatten(config: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[st
     return flat
 
 
-def refusal(target: str) -> str | None:
-    """Why a ``_target_`` is not to be built; None if it may be. Looks at source texts, imports nothing.
-
-    A configuration may come from a stranger. It names kinds of things, not whatever can be called: networks,
-    schedules and classes of this project, public classes of torch and Lightning that are a Module, an
-    Optimizer, a Callback or a Logger, and what a package provides that the user trusts.
-    """
-    package, _, name = target.rpartition(".")
-    if not all(part.isidentifier() and not part.startswith("_") for part in target.split(".")):
-        return f"{target!r} is no public name"
-    root = package.partition(".")[0]
-    own = ("lightning_modules", *trusted_packages())
-    if package not in CLASSES and root not in own and not package.startswith("experiment.metrics."):
-        if not root or root in (*sys.stdlib_module_names, "torch", "lightning", "experiment"):
-            return f"only classes of {', '.join(CLASSES)} and what lightning_modules/ defines can be built"
-        command = Path(sys.argv[0]).stem.removeprefix("lic-")
-        call = invocation(command if command in ("evaluate", "predict", "export") else "train")
-        named = f"{TRUSTED_PACKAGES}={','.join([*own[1:], root])} {call} …"
-        return f"{root} is not a package that is trusted here. If you trust its code: {named}"
-    found = definition(target)
-    if found is None:
-        return f"there is no such thing: {package} has no {name}"
-    home = found.module.partition(".")[0]
-    if isinstance(found.node, ast.FunctionDef):
-        is_registered = f"{found.module}.".startswith(tuple(f"{module}." for module in FUNCTIONS))
-        if is_registered or home in own[1:] or is_metric(found):
-            return None
-        return f"of functions only those of {', '.join(FUNCTIONS)} and metrics can be built"
-    bases = [CLASSES[package]] if package in CLASSES else [*CLASSES.values()]
-    wanted = {full.name for base in bases if (full := definition(base))}
-    is_of_kind = not ancestors(target).isdisjoint(wanted) and (package in CLASSES or home in own)
-    for unsuitable, reason in UNSUITABLE.items():
-        full = definition(f"lightning.pytorch.callbacks.{unsuitable}")
-        if full and full.name in ancestors(target):
-            return f"it cannot work here: {reason}"
-    if is_of_kind or (isinstance(found.node, ast.ClassDef) and home in own[1:]):
-        return None
-    return f"it is no {' or '.join(base.rpartition('.')[2] for base in bases)}"
-
-
-def is_metric(found: Definition) -> bool:
-    """Whether what is defined there is a function with the decorator of a metric."""
-    decorators = getattr(found.node, "decorator_list", [])
-    calls = [qualified(call.func, found.module) or "" for call in decorators if isinstance(call, ast.Call)]
-    names = {full.name for call in calls if (full := definition(call))}
-    return "experiment.metrics.table.metric" in names
-
-
 def known_knobs(config: DictConfig | Mapping[str, Any]) -> dict[str, Knob]:
     """Dotted key → knob for every key that a configuration with these components may have."""
     plain = plain_values(config) if isinstance(config, DictConfig) else config
@@ -250,10 +187,9 @@ def faults(config: DictConfig, *, is_composed: bool = False) -> list[tuple[str, 
     if found := list(_faults(plain, is_composed)):
         return found
     try:
-        lines = metrics.monitor_problems(plain.get("callbacks"), chosen_metrics(config))
+        return list(_faults_of_monitors(plain, chosen_metrics(config)))
     except UserError as mistake:
-        lines = [str(mistake)]
-    return [(re.split("[=:]", line)[0], line) for line in lines]
+        return [(re.split("[=:]", str(mistake))[0], str(mistake))]
 
 
 def _faults(plain: Mapping[str, Any], is_composed: bool) -> Iterator[tuple[str, str]]:
@@ -287,19 +223,16 @@ def _faults(plain: Mapping[str, Any], is_composed: bool) -> Iterator[tuple[str, 
                 yield key, f"{key} is missing"
 
 
+def own_keys(group: str, node: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys of a component that its target takes, and those of which the project makes use itself."""
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    own = {key: plain.pop(key) for key in COMPONENTS[group].own if key in plain}
+    return plain, own
+
+
 def problems(config: DictConfig, *, is_composed: bool = False) -> list[str]:
     """Everything that is wrong with a configuration, one line each; see :func:`faults`."""
     return [line for _, line in faults(config, is_composed=is_composed)]
-
-
-def chosen_metrics(config: DictConfig) -> dict[str, metrics.Metric]:
-    """Key → row of the metrics of a run.
-
-    Raises:
-        UserError: see :func:`experiment.metrics.chosen`.
-    """
-    node: Any = OmegaConf.to_container(config.metrics, resolve=True) if "metrics" in config else None
-    return metrics.chosen(node, refusal)
 
 
 def unknown(key: str, known: Iterable[str], suffix: str = "") -> str:
@@ -369,9 +302,10 @@ def _knobs(key: str, node: Mapping[str, Any], component: Component) -> Signature
         remark = _remarks().get((str(node["_target_"]), name), "")
         central = f"{key.partition('.')[0]}.*.{name}" if component.has_entries else f"{key}.{name}"
         knobs[name] = KNOBS.get(central, described(knob, remark))
-    if key == "model":
-        knobs = {"engine": KNOBS["model.engine"]} | knobs
-    return Signature(knobs, found.required, found.is_open)
+    knobs = {name: KNOBS[f"{key}.{name}"] for name in component.own} | knobs
+    # what Lightning's callbacks pass on, such as functions, no YAML file can hold
+    is_open = found.is_open and not str(node["_target_"]).startswith("lightning.pytorch.callbacks.")
+    return Signature(knobs, found.required, is_open)
 
 
 def _faults_of_component(
@@ -396,7 +330,8 @@ def _faults_of_component(
         if name in ("_target_", "_partial_"):
             continue
         if name not in taken.knobs and not taken.is_open:
-            yield dotted, unknown(dotted, known) if known else f"{dotted}: {target} takes no {name}"
+            own = [f"{key}.{knob}" for knob in taken.knobs]
+            yield dotted, unknown(dotted, known or own)
         elif key.startswith(("callbacks.", "logger.")) and _leaves_run_folder(value):
             yield (
                 dotted,
@@ -407,10 +342,35 @@ def _faults_of_component(
                 yield from _faults_of_component(inner, target_node, NESTED, {})
         elif name in taken.knobs and (line := taken.knobs[name].problem(dotted, value)):
             yield dotted, line
+    if (
+        key == "data"
+        and (fold := node.get("fold")) is not None
+        and not fold < (folds := node.get("folds", 5))
+    ):
+        yield "data.fold", f"data.fold={fold}: with data.folds={folds} there are 0 to {folds - 1}"
     if "dataset" in node and key == "data" and (reason := _refusal_of_data(str(node["dataset"]))):
         yield "data.dataset", f"data.dataset={node['dataset']}: {reason}"
     for name in sorted(taken.required - set(node)) if not is_partial else []:
         yield f"{key}.{name}", f"{key}.{name} is missing: {target} needs it; +{key}.{name}=… gives it"
+
+
+def _faults_of_monitors(plain: Mapping[str, Any], chosen: Mapping[str, Metric]) -> Iterator[tuple[str, str]]:
+    """The loss and the chosen metrics of every epoch may be monitored, all of validation data."""
+    possible = ["val_loss", *(f"val_{row.key}" for row in chosen.values() if row.when == "epoch")]
+    for name, node in (plain.get("callbacks") or {}).items():
+        monitor = node.get("monitor") if isinstance(node, Mapping) else None
+        if monitor is None or monitor in possible:
+            continue
+        metric = TABLE.get(str(monitor).removeprefix("val_"))
+        if metric and metric.key in chosen:
+            at_end = metric.when == "end"
+            why = f"{metric.key} is computed at the end only" if at_end else "only validation is monitored"
+        elif metric and metric.function:
+            why = f"metrics=[{','.join(chosen)}] has no {metric.key}"
+        else:
+            why = "there is no such metric"
+        key, choice = f"callbacks.{name}.monitor", " or ".join(possible[::-1])
+        yield key, f"{key}={monitor}: {why}; choose {choice}.{nearest(str(monitor), possible)}"
 
 
 def _refusal_of_data(name: str) -> str | None:

@@ -69,6 +69,20 @@ def ancestors(name: str) -> frozenset[str]:
     return frozenset({found.name}).union(*bases)
 
 
+@cache
+def names_of(module: str) -> frozenset[str] | None:
+    """The names that can be taken from a module; None if its source is not found."""
+    names, starred, read = _read(module), [module], set[str]()
+    if names is None:
+        return None
+    while starred:
+        other = starred.pop()
+        if other not in read and (names := _read(other)):
+            read |= {other, *names.defined, *names.imported}
+            starred += names.starred
+    return frozenset(name for name in read if "." not in name)
+
+
 def decorated(module: str, decorator: str) -> list[str]:
     """Names of the functions of a module that have a decorator."""
     names = _read(module)

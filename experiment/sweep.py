@@ -29,6 +29,7 @@ from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
+from experiment.terminal import ERASE, width
 
 FORMAT_VERSION = 1
 """Of ``sweep.json``; raised when a key changes its meaning."""
@@ -67,11 +68,13 @@ class Job:
         name = re.sub(r"[^\w.+-]+", "-", self.label.replace(" ", "_"))[:120]
         self.run = Run(before or parent / f"{name}-{self.digest}")
         self.run.is_job = True
+        self.stop_after: int | None = None  # an epoch, in this session
 
     @property
     def status(self) -> str:
-        """As :attr:`Run.state`, where ``diverged`` is a way to have ``failed``."""
-        return self.run.state.replace("diverged", "failed")
+        """As :attr:`Run.state`, where ``diverged`` is a way to have ``failed``; ``stopped`` by its sweep."""
+        state = self.run.state.replace("diverged", "failed")
+        return "stopped" if state == "interrupted" and "stopped_after" in self.run.results else state
 
     def prepare(self) -> bool:
         """Make the folder ready for training; False if that is done, or another process does it."""
@@ -111,6 +114,8 @@ class Sweep:
         self._before: int | None = None  # sessions of earlier starts
         self._unreported: dict[Job, tuple[Any, ...] | None] = {}  # with the end of an earlier session
         self._worked = 0.0  # seconds of the jobs that ended in this session
+        self._round = len(self.jobs)
+        self._drawn = ""  # on the terminal
 
     def rounds(self) -> Iterator[list[Job]]:
         """The jobs that are left: all, or in a sequential sweep seed by seed until its claims are decided."""
@@ -132,8 +137,8 @@ class Sweep:
             if is_decided(questions(runs)[0], runs):
                 return
 
-    def prepare(self) -> list[Job]:
-        """Write ``sweep.json`` and the folders of the jobs that are left, and return these jobs.
+    def prepare(self, jobs: Sequence[Job] | None = None) -> list[Job]:
+        """Write ``sweep.json`` and the folders of those ``jobs`` (default: all) that are left; return these.
 
         From here on the configuration is fixed: jobs read it from their folders.
         """
@@ -157,7 +162,8 @@ class Sweep:
                 ],
             },
         )
-        todo = [job for job in self.jobs if job.prepare()]
+        todo = [job for job in (self.jobs if jobs is None else jobs) if job.prepare()]
+        self._round = len(self.jobs if jobs is None else jobs)
         self._unreported = {job: _ended(job.run) for job in todo}
         return todo
 
@@ -165,7 +171,7 @@ class Sweep:
         """The jobs with their states and the time that is left, one job at a time."""
         states = [job.status for job in self.jobs]
         left = self.seconds_left(foreign=True)
-        time_left = "unknown: no run of this kind has finished an epoch" if left is None else _duration(left)
+        time_left = "unknown: no run of this kind has finished an epoch" if left is None else duration(left)
         lines = [f"{status:<12}{job.label}" for status, job in zip(states, self.jobs, strict=True)]
         done = f"{states.count('finished')} of {len(states)} jobs finished"
         return "\n".join([*lines, f"{self.folder}: {done}; left, one at a time: {time_left}"])
@@ -190,12 +196,14 @@ class Sweep:
         for job in self.jobs:
             if job.status != "finished":
                 pace = statistics.fmean(paces.get(_kind(job.config)) or own)
-                total += pace * (job.config.trainer.max_epochs - len(job.run.metrics))
+                total += pace * max(
+                    0, (job.stop_after or job.config.trainer.max_epochs) - len(job.run.metrics)
+                )
         return total
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Print a line whenever a job ends, wherever it runs."""
+        """Print a line whenever a job ends, wherever it runs; on a terminal show which epochs are trained."""
         done = threading.Event()
 
         def watch() -> None:
@@ -210,6 +218,7 @@ class Sweep:
             done.set()
             watcher.join()
             self._look()
+            self._draw("")
 
     def _look(self) -> None:
         for job, before in list(self._unreported.items()):
@@ -218,8 +227,18 @@ class Sweep:
                     del self._unreported[job]
                     self._worked += job.run.results.get("seconds", 0.0)
                     left = len(self._unreported)
-                    line = f"[{len(self.jobs) - left}/{len(self.jobs)}] {job.label}  {outcome(job.run)}"
+                    line = f"[{self._round - left}/{self._round}] {job.label}  {outcome(job.run)}"
+                    self._draw("")
                     print(f"{line}  {left} left{self._estimated_end()}" if left else line, flush=True)
+        with suppress(UserError):
+            running = [job for job in self._unreported if job.run.status == "running"]
+            self._draw("  ".join(f"{job.label} epoch {_epochs(job)}" for job in running))
+
+    def _draw(self, line: str) -> None:
+        """Replace the last line of a terminal by one that is gone before others are printed."""
+        if sys.stderr.isatty() and line != self._drawn:
+            print(f"{ERASE}{line[: width()]}", end="", file=sys.stderr, flush=True)
+            self._drawn = line
 
     def _estimated_end(self) -> str:
         left = self.seconds_left()
@@ -227,20 +246,29 @@ class Sweep:
             return ""
         # as many jobs at once, and as much time around the epochs, as until now
         wait = left * (time.monotonic() - self._begun) / self._worked
-        return f", about {_duration(wait)}, until {datetime.now() + timedelta(seconds=wait):%H:%M}"
+        return f", about {duration(wait)}, until {datetime.now() + timedelta(seconds=wait):%H:%M}"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is nothing left to do."""
+        return all(job.status == "finished" for job in self.jobs)
+
+    def outcome(self) -> list[str]:
+        """What is to be said of the jobs together."""
+        return []
 
     def summary(self) -> tuple[str, bool]:
         """What became of the jobs, with every one that did not finish, and whether all did."""
         counts = Counter(job.status for job in self.jobs)
-        took = _duration(time.monotonic() - self._begun)
+        took = duration(time.monotonic() - self._begun)
         lines = [f"{self.folder}: {', '.join(f'{n} {status}' for status, n in counts.items())} after {took}"]
         for job in self.jobs:
-            if job.status not in ("finished", "pending"):
+            if job.status not in ("finished", "pending", "stopped"):
                 lines.append(f"  {job.label}  {job.status.upper()}, see {job.run.folder / 'run.log'}")
         if git_state() != self._git:
             lines.append("the code was changed while the sweep ran: later jobs may have run other code")
-        complete = counts["finished"] == len(self.jobs)
-        if not complete:
+        lines += self.outcome()
+        if not (complete := self.is_complete):
             given = [argument for argument in sys.argv[1:] if not argument.startswith("sweep.name=")]
             again = shlex.join([*given, f"sweep.name={self.folder.name}"])
             lines.append(f"continue with: {invocation('train')} {again}")
@@ -270,20 +298,29 @@ def _ended(run: Run) -> tuple[Any, ...] | None:
     """When and how the last attempt at a run ended; None while it goes on or there is none."""
     noted = run.provenance
     has_ended = run.status not in ("pending", "running") or noted.get("refused")
-    return (noted.get("end"), noted.get("refused")) if has_ended else None
+    # times are in seconds: attempts tell two ends within one
+    return (noted.get("end"), noted.get("refused"), len(noted.get("resumed", ()))) if has_ended else None
 
 
 def outcome(run: Run) -> str:
     """One phrase on how a run ended: its accuracies and time, or what went wrong."""
     results, status = run.results, run.status
-    if status == "finished":
+    stopped = status == "interrupted" and "stopped_after" in results
+    if status == "finished" or stopped:
         key = headline(results)
         figures = [f"{stage} {shown(results, name)}" for stage in ("test", "val")
                    if (name := f"{stage}_{key}") in results]  # fmt: skip
-        return "  ".join([*figures, _duration(results.get("seconds", 0.0))])
+        figures += [f"after epoch {results.get('stopped_after')}"] * stopped
+        return "  ".join([*figures, duration(results.get("seconds", 0.0))])
     if refused := run.provenance.get("refused"):
         return f"NOT STARTED {refused['error']} (as before: {status})".splitlines()[0]
     return f"{status.upper()} {results.get('error', '')}".strip().splitlines()[0]
+
+
+def _epochs(job: Job) -> str:
+    """The epoch that a running job is in, of how many."""
+    epochs = job.config.trainer.max_epochs
+    return f"{min(len(job.run.metrics) + 1, epochs)}/{epochs}"
 
 
 def _runs_below(folder: Path) -> list[tuple[Run, DictConfig]]:
@@ -305,7 +342,7 @@ def _kind(config: DictConfig) -> str:
     return repr((config.model.get("widths"), config.model._target_, config.model.get("engine"), data))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """``41 s``, ``12 min`` or ``3 h 20 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"

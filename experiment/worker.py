@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from experiment.config import choices, register_resolver, run_config
-from experiment.entry_point import ROOT, trusted_packages
+from experiment.entry_point import ROOT, argument, invocation, trusted_packages
 from experiment.errors import UserError
 from experiment.provenance import hardware
 from experiment.run import FOLDER_VARIABLE, LOCK, Run
@@ -103,7 +103,6 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
     config = run_config(composed)
     if wrong := problems(config):
         raise UserError("\n       ".join(wrong))
-    _check_cores(config)
     if config.resume:
         path = Path(config.resume)
         is_checkpoint = path.suffix == ".ckpt" and path.parent.name == "checkpoints"
@@ -112,26 +111,72 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
         given = [override.lstrip("+").split("=")[0] for override in hydra_config.overrides.task]
         run.changes = {key: OmegaConf.select(config, key) for key in given if key != "resume"}
         run.check_resumable()
-        _check_cores(run.config)
+        _check_processes(run.config)
         return run
+    _check_processes(config)
     chosen = choices(hydra_config)
     automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
     return Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
 
 
-def _check_cores(config: DictConfig) -> None:
-    """Refuse more processes than cores: at 0.8 GB each they can take a machine down.
+def _check_processes(config: DictConfig) -> None:
+    """Refuse a training in more processes than this machine can carry, or than anyone starts.
+
+    One takes 0.8 GB. Where some are missing, the others wait for them for ever.
 
     Raises:
-        UserError: unless the environment variable ``ALLOW_MORE_PROCESSES_THAN_CORES`` is set.
+        UserError: saying how to start as many; ``ALLOW_MORE_PROCESSES_THAN_CORES`` allows more than cores.
     """
+    devices, nodes, cores = config.trainer.devices, config.trainer.num_nodes, hardware()["cores"] or 1
     on_cpu = config.trainer.accelerator == "cpu" or not Path("/proc/driver/nvidia/gpus").exists()
-    devices, free = config.trainer.devices, hardware()["cores"] or 1
     asked_for = os.environ.get("ALLOW_MORE_PROCESSES_THAN_CORES")
-    if config.trainer.accelerator != "gpu" and on_cpu and devices > free and not asked_for:
+    if config.trainer.accelerator != "gpu" and on_cpu and devices > cores and not asked_for:
         raise UserError(
-            f"trainer.devices={devices}: a process for each, and this machine has {free} cores for them. "
+            f"trainer.devices={devices}: a process for each, and this machine has {cores} cores for them. "
             "Choose fewer, or set ALLOW_MORE_PROCESSES_THAN_CORES=1"
+        )
+    launcher, started = launched()
+    if launcher and started != devices * nodes:
+        raise UserError(
+            f"{launcher} started {started} process{'es' * (started > 1)} of this run, but trainer.devices="
+            f"{devices} on trainer.num_nodes={nodes} {'is' if devices * nodes == 1 else 'are'} "
+            f"{devices * nodes}: give the trainer as many as there are, as in trainer=ddp trainer.devices=2"
+        )
+    if nodes > 1 and not launcher and "NODE_RANK" not in os.environ:
+        raise UserError(
+            f"trainer.num_nodes={nodes}: nothing starts the processes of the other nodes. Start this command "
+            "on all of them, with srun or torchrun"
+        )
+
+
+def continuation(run: Run) -> str:
+    """What to tell a person who has interrupted a run; nothing in the processes that only help with it."""
+    if run.has_begun and run.is_writer:
+        return f"continue with: {invocation('train')} {argument('resume', str(run.folder))}"
+    return "" if run.folder.exists() else "stopped before the first step: nothing is left of this run"
+
+
+def launched() -> tuple[str | None, int]:
+    """Which launcher started this process, if any did, and how many it started for the same run."""
+    known = os.environ
+    if "TORCHELASTIC_RUN_ID" in known:
+        return "torchrun", int(known.get("WORLD_SIZE", 1))
+    if "SLURM_NTASKS" in known and known.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        is_step = "SLURM_STEP_ID" in known  # else this is the batch script, whose tasks srun has yet to start
+        return "srun" if is_step else "Slurm, without srun,", int(known["SLURM_NTASKS"]) if is_step else 1
+    return None, 1
+
+
+def check_launched_once() -> None:
+    """Refuse a sweep that torchrun or srun started several times.
+
+    Raises:
+        UserError: saying so.
+    """
+    launcher, started = launched()
+    if started > 1:
+        raise UserError(
+            f"{launcher} started {started} processes of one sweep: start it once, it starts its jobs itself"
         )
 
 
@@ -159,6 +204,8 @@ def _parent() -> int | None:
 
 def end_with_parent() -> None:
     """End this process, as SIGTERM does, once the one that :func:`be_parent` names is gone."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent
+        os.environ.setdefault(PARENT_VARIABLE, f"{platform.node()}:{os.getppid()}")
     parent = _parent()
     if parent is None:
         return
@@ -214,6 +261,7 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
     Raises:
         UserError: for values that are not allowed.
     """
+    check_launched_once()
     if composed.sweep.dry_run:  # the folder sweeper plans without a job
         raise UserError("sweep.dry_run=true: this sweeper draws its jobs only while it runs; leave it out")
     for number in termination_signals() if _parent() else ():  # until the training handles them they end it,
@@ -222,9 +270,9 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
     folder = Path(hydra_config.sweep.dir).absolute()
     if composed.resume:
         run = Run.open(Path(composed.resume))
-        run.is_job = True
+        run.is_job, run.stop_after = True, composed.sweep.get("stop_after")
     else:
-        config = run_config(composed)
+        config = run_config(composed, folder)
         if wrong := problems_in_sweep(config):
             raise UserError("\n       ".join(wrong))
         task = (override.lstrip("+") for override in hydra_config.overrides.task)

@@ -4,6 +4,7 @@ import copy
 import functools
 import itertools
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,10 @@ from experiment.config import choices, override_lists, run_config
 from experiment.entry_point import stop
 from experiment.errors import UserError
 from experiment.files import CannotWrite
+from experiment.halving import Halving, problems_of_halving
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
-from experiment.worker import PREEMPTED, end_jobs, ending_on_signals
+from experiment.worker import PREEMPTED, check_launched_once, end_jobs, ending_on_signals
 
 
 def ending_jobs(launcher: Any, folder: Path) -> AbstractContextManager[None]:
@@ -43,12 +45,13 @@ class Frozen:
     """
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """The sweep's own configuration with the folder that is the only one of ``sweep_overrides``."""
+        """The sweep's own configuration with the folder of ``sweep_overrides`` and where the job stops."""
         config = copy.deepcopy(master_config)
         for node in (config, config.hydra):  # read-only since Hydra 1.4, but a launcher sets its job's number
             OmegaConf.set_readonly(node, False)
         with open_dict(config):
-            (config.resume,) = sweep_overrides
+            config.resume, *stop = sweep_overrides
+            config.sweep.stop_after = int(stop[0]) if stop else None
         return config
 
 
@@ -78,7 +81,7 @@ class JobComposer:
         base = self._bases[alike]
         for key, value in values.items():
             OmegaConf.update(base, key, self._parse(f"{key}={value}"), merge=True, force_add=True)
-        return run_config(base), choices(base.hydra)
+        return run_config(base, Path(base.hydra.sweep.dir).absolute()), choices(base.hydra)
 
     @functools.cache  # noqa: B019 – as long as the sweep
     def _is_plain(self, key: str) -> bool:
@@ -98,10 +101,16 @@ class FolderSweeper(Sweeper):
     Args:
         max_batch_size: jobs that a launcher is given at a time; null = all.
         params: swept keys of a named experiment with their values; the command line replaces them.
+        factor: of successive halving, see :class:`experiment.halving.Halving`; null = train all jobs.
     """
 
-    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None) -> None:
-        self.max_batch_size, self.params = max_batch_size, dict(params or {})
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: Mapping[str, Any] | None = None,
+        factor: int | None = None,
+    ) -> None:
+        self.max_batch_size, self.params, self.factor = max_batch_size, dict(params or {}), factor
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what composes, and give the launcher what does not."""
@@ -113,23 +122,23 @@ class FolderSweeper(Sweeper):
         """Run what is left of the sweep, or with ``sweep.dry_run=true`` only say what that is."""
         assert self.config is not None
         try:
+            check_launched_once()
             sweep = self._define(arguments)
             if self.config.sweep.dry_run:
                 print(sweep.plan())
                 return
-            rounds = sweep.rounds()
-            todo = next(rounds, None)
+            code = 0
+            for todo in sweep.rounds():
+                if todo:
+                    jobs = f"{len(todo)} job{'s' * (len(todo) > 1)}"
+                    print(f"{jobs} → {os.path.relpath(sweep.folder)}", flush=True)
+                with sweep.watched(), ending_jobs(self.launcher, sweep.folder):
+                    code = self._launch(todo)
+                if code:
+                    break
+            text, is_complete = sweep.summary()
         except UserError as error:
             stop(error)
-        code = 0
-        with ending_jobs(self.launcher, sweep.folder):
-            while todo is not None and not code:
-                if todo:
-                    print(f"{len(todo)} job{'s' * (len(todo) > 1)} → {sweep.folder}", flush=True)
-                with sweep.watched():
-                    code = self._launch(todo)
-                todo = None if code else next(rounds, None)
-        text, is_complete = sweep.summary()
         print(text)
         if not is_complete:
             raise SystemExit(code or 1)
@@ -160,8 +169,12 @@ class FolderSweeper(Sweeper):
         wrong += problems_of_claims(claims, [(job.config, job.choices | job.overrides) for job in jobs])
         if max_seeds and not claims:
             wrong.append("sweep.until=decided: there is no claim to decide; experiment=… brings one")
+        if self.factor is not None:
+            wrong += problems_of_halving(self.factor, jobs, max_seeds)
         if wrong:
             raise UserError("\n       ".join(dict.fromkeys(wrong)))
+        if self.factor is not None:
+            return Halving(folder, jobs, claims, self.factor)
         return Sweep(folder, jobs, claims, max_seeds)
 
     def _combinations(self, arguments: list[str]) -> list[dict[str, str]]:
@@ -193,7 +206,9 @@ class FolderSweeper(Sweeper):
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]
-            folders = [[str(job.run.folder)] for job in chunk]
+            folders = [
+                [str(job.run.folder), *([str(job.stop_after)] * bool(job.stop_after))] for job in chunk
+            ]
             try:
                 returns = self.launcher.launch(folders, initial_job_idx=start)
             except KeyboardInterrupt:

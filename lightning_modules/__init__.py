@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiment.errors import UserError as UserError
+from experiment.provenance import available_cores
 from experiment.run import Run as Run
+from lightning_modules.allocator import keep_large_blocks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 # Before torch is imported: its OpenMP threads otherwise spin while they wait, and where the cores are shared
 # (a sweep's other jobs, a browser, custom_backend's threads) take them from whoever has work to do.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if (limit := available_cores()) < (os.cpu_count() or 1):  # a container's share, of which OpenMP knows nothing
+    os.environ.setdefault("OMP_NUM_THREADS", str(limit))
+keep_large_blocks()
 
 
 def compose(*overrides: str, config_dir: Path | None = None) -> "DictConfig":

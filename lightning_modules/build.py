@@ -1,10 +1,11 @@
 """From a configuration to the objects of a run: data, network, classifier, trainer."""
 
 import os
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -16,18 +17,21 @@ from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.optim import Optimizer
 
 from experiment.errors import UserError
-from experiment.instantiate import instantiate
+from experiment.instantiate import chosen_metrics, instantiate, load
 from experiment.metrics import row as metric_row
+from experiment.precision import resolve
 from experiment.run import Run
-from experiment.schema import chosen_metrics
+from experiment.schema import own_keys
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
 from lightning_modules.callbacks import Interruption, Progress
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.networks.blocks import Shape
+from lightning_modules.optim.groups import parameter_groups
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 
@@ -45,18 +49,14 @@ def build_network(config: DictConfig, image_shape: Shape, num_classes: int) -> n
         UserError: if the engine cannot work here or the network does not fit the images.
     """
     engine = config.model.get("engine", "torch")  # a model of the user's own need not name it
-    node = OmegaConf.masked_copy(config.model, [key for key in config.model if key != "engine"])
-    network: nn.Module
-    if engine == "torch":
-        network = instantiate(node, nn, image_shape, num_classes)
-        # on a CPU convolutions are 20–25 % faster when the channels of a pixel are neighbours
-        return network.to(memory_format=torch.channels_last)
+    node, _ = own_keys("model", config.model)
     try:
-        layers = namespace(engine)
+        layers: Any = nn if engine == "torch" else namespace(engine)
     except RuntimeError as reason:
         raise UserError(f"model.engine={engine}: {reason}. model.engine=auto takes what fits") from reason
-    network = instantiate(node, layers, image_shape, num_classes)
-    return network
+    network: nn.Module = instantiate(node, layers, image_shape, num_classes)
+    # on a CPU torch's convolutions are 20–25 % faster when the channels of a pixel are neighbours
+    return network.to(memory_format=torch.channels_last) if engine == "torch" else network
 
 
 class ImageFacts(NamedTuple):
@@ -70,18 +70,55 @@ class ImageFacts(NamedTuple):
 
 def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> Classifier:
     """The LightningModule of a run: its network, loss, optimizer and schedule."""
+    node, own = own_keys("loss", config.loss)
+    criterion, classes = instantiate(node), len(data.classes)
+    if config.data.get("mix"):
+        try:
+            criterion(torch.zeros(1, classes), torch.full((1, classes), 1 / classes))
+        except Exception as failure:  # whatever it says of targets that it does not know
+            said = f"data.mix={config.data.mix} needs a loss of probabilities, such as loss=cross_entropy"
+            raise UserError(f"{said}, not {config.loss._target_}") from failure
     return Classifier(
-        build_network(config, data.image_shape, len(data.classes)),
-        instantiate(config.loss),
-        partial(instantiate, config.optimizer),
+        build_network(config, data.image_shape, classes),
+        criterion,
+        partial(build_optimizer, config.optimizer),
         partial(instantiate, config.scheduler),
         image_shape=data.image_shape,
         classes=data.classes,
         mean=data.mean,
         std=data.std,
         metrics=chosen_metrics(config).values(),
+        mirrors=bool(config.data.get("augment") and config.data.get("flip")),
+        keep_hardest=own.get("keep_hardest", 1.0),
         weighs_batches_alike="metrics" not in config,  # a run of version 0.1
     )
+
+
+def compile_network(config: DictConfig, network: nn.Module) -> None:
+    """Have torch compile a network, if the run is to.
+
+    Raises:
+        UserError: if it is of another engine, or there is no compiler.
+    """
+    if not config.trainer.get("compile"):
+        return
+    if config.model.get("engine", "torch") != "torch":
+        raise UserError("trainer.compile=true: torch compiles its own layers only: model.engine=torch")
+    if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++", "cl"))):
+        raise UserError(
+            "trainer.compile=true needs a C++ compiler, such as g++: install one, or leave it out"
+        )
+    network.compile()
+
+
+def build_optimizer(config: DictConfig, network: nn.Module, **extra: Any) -> Optimizer:
+    """The optimizer of what is trained of a network: the run's ``optimizer``, but for ``extra`` settings."""
+    node, grouping = own_keys("optimizer", config)
+    is_grouped = any(value not in (None, False) for value in grouping.values())
+    is_grouped |= any(hasattr(parameter, "until") for parameter in network.parameters())
+    parameters = parameter_groups(network, **grouping) if is_grouped else network.parameters()
+    optimizer: Optimizer = instantiate(node, parameters, **extra)
+    return optimizer
 
 
 def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = None) -> Trainer:
@@ -95,6 +132,8 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
     callbacks: list[Callback] = [_callback(node, folder) for node in config.callbacks.values() if node]
+    if companion := getattr(load(config.optimizer._target_), "companion", None):
+        callbacks.append(companion())
     if not any(isinstance(callback, Interruption) for callback in callbacks):
         callbacks.append(Interruption())
     shows_progress = any(isinstance(callback, ProgressBar) for callback in callbacks)  # one of the user's
@@ -102,7 +141,10 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         callbacks.insert(0, Progress())  # its line is gone before the others print
         shows_progress = True
     loggers = [_logger(node, folder, purge_step) for node in config.logger.values() if node]
-    options = {key: value for key, value in _plain(config.trainer).items() if value is not None}
+    resolve(config)
+    plain = cast(dict[str, Any], OmegaConf.to_container(config.trainer, resolve=True))
+    options = {key: value for key, value in plain.items() if value is not None}
+    options.pop("compile", None)  # the network is compiled before, see compile_network
     if "profiler" in options:
         options["profiler"] = PROFILERS[options["profiler"]](dirpath=folder, filename="profile")
     # Lightning would write a checkpoint of its own at Slurm's warning and requeue the job unasked
@@ -135,8 +177,7 @@ class _NothingUnasked(_CheckpointConnector):
 
 
 def _callback(node: DictConfig, folder: Path) -> Callback:
-    """A callback of the run in ``folder``."""
-    extra = {}
+    extra: dict[str, Any] = {}
     if "dirpath" in node:  # what is written elsewhere would be lost when the run moves
         extra["dirpath"] = str(folder / node.dirpath)
     if node.get("monitor") and "mode" in node and node.mode is None:  # as the metric is better
@@ -149,7 +190,6 @@ def _callback(node: DictConfig, folder: Path) -> Callback:
 
 
 def _logger(node: DictConfig, folder: Path, purge_step: int | None) -> Logger:
-    """A logger of the run in ``folder``."""
     extra: dict[str, Any] = {}
     kind = node._target_.rpartition(".")[2]
     if kind == "TensorBoardLogger":
@@ -158,10 +198,9 @@ def _logger(node: DictConfig, folder: Path, purge_step: int | None) -> Logger:
         extra["name"] = folder.name
     elif kind == "MLFlowLogger":
         extra["run_name"] = folder.name
-        # one database for the runs that lie side by side, unless the user has a server
-        extra["tracking_uri"] = os.environ.get(
-            "MLFLOW_TRACKING_URI", f"sqlite:///{folder.parent / 'mlflow.db'}"
-        )
+        # unless the user has a server, one database for the runs that lie side by side
+        database = f"sqlite:///{folder.parent / 'mlflow.db'}"
+        extra["tracking_uri"] = os.environ.get("MLFLOW_TRACKING_URI", database)
     try:
         logger: Logger = instantiate(node, save_dir=str(folder), **extra)
     except ModuleNotFoundError as missing:
@@ -169,9 +208,3 @@ def _logger(node: DictConfig, folder: Path, purge_step: int | None) -> Logger:
     if isinstance(logger, CSVLogger) and Path(logger.log_dir) == folder:
         raise UserError(f"{node._target_}: give it a name, its metrics.csv would replace the run's own")
     return logger
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}

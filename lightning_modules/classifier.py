@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -16,8 +17,10 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from experiment.errors import UserError
 from experiment.metrics import Labels, Logits, Metric
 from experiment.metrics.acc import acc
+from lightning_modules.data.augment import to_float
 from lightning_modules.data.datamodule import Batch
 from lightning_modules.networks.blocks import Shape
+from lightning_modules.views import mean_over_views
 
 
 @dataclass
@@ -32,24 +35,16 @@ class Outputs:
     loss: Tensor | float = 0.0
     """Sum of the batches' losses, each times its weight."""
     weight: int = 0
-
-    def add(self, logits: Tensor, labels: Tensor, loss: Tensor, weight: int) -> None:
-        """Keep a batch: (n, K) logits, (n,) labels, the mean loss and its weight."""
-        self.logits.append(logits.detach())
-        self.labels.append(labels)
-        self.loss = self.loss + loss.detach().float() * weight
-        self.weight += weight
+    views: list[Tensor] = field(default_factory=list)
+    """Mean logits over the views of each image, where a metric asks for them."""
 
 
 class Tested(NamedTuple):
-    """What a test saw, of all processes: those of the first one come first."""
+    """(N, K) logits and (N,) labels of a test, first those of the first process, which saw ``sizes[0]``."""
 
     logits: Logits
-    """(N, K)."""
     labels: Labels
-    """(N,)."""
     sizes: list[int]
-    """Images of each process."""
 
 
 class Classifier(LightningModule):
@@ -60,13 +55,15 @@ class Classifier(LightningModule):
     Args:
         network: the network.
         criterion: maps (N, K) logits and (N,) int64 targets to a scalar.
-        make_optimizer: builds the optimizer of the network's parameters.
+        make_optimizer: builds the optimizer of a network.
         make_scheduler: builds its learning-rate schedule over a number of steps.
         image_shape: (C, H, W) of the images.
         classes: names of the K classes.
         mean: of each channel of the training images, in [0, 1].
         std: their standard deviations.
         metrics: what is measured beside the loss.
+        mirrors: whether a mirror image is a view of an image.
+        keep_hardest: learn of each batch from this part, which has the highest cross-entropy, in (0, 1].
         weighs_batches_alike: take the loss of an epoch as the mean over its batches, a smaller last one too,
             not over its images: runs of version 0.1 go on as they began.
     """
@@ -78,13 +75,15 @@ class Classifier(LightningModule):
         self,
         network: nn.Module,
         criterion: nn.Module,
-        make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        make_optimizer: Callable[[nn.Module], Optimizer],
         make_scheduler: Callable[[Optimizer, int], LRScheduler],
         image_shape: Shape,
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
         metrics: Iterable[Metric] = (acc,),
+        mirrors: bool = False,
+        keep_hardest: float = 1.0,
         weighs_batches_alike: bool = False,
     ) -> None:
         super().__init__()
@@ -97,7 +96,10 @@ class Classifier(LightningModule):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.metrics = tuple(metrics)
+        self.mirrors, self.keep_hardest = mirrors, keep_hardest
         self.weighs_batches_alike = weighs_batches_alike
+        self.learned_from: Batch | None = None
+        """The batch of the latest step, or what was kept of it."""
         self.measured: dict[str, float] = {}
         """Column → value of the epoch, as far as it has come."""
         self.tested: Tested | None = None
@@ -107,6 +109,11 @@ class Classifier(LightningModule):
         """(N, C, H, W) images in [0, 1] to (N, K) logits."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
+
+    def initialise_from(self, images: Tensor) -> None:
+        """Show (N, C, H, W) uint8 training images to a network whose first weights depend on some."""
+        if initialise := getattr(self.network, "initialise_from", None):
+            initialise((to_float(images) - self.mean) / self.std)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what goes in and what comes out: the weights are of use without the data set."""
@@ -132,46 +139,76 @@ class Classifier(LightningModule):
                 f"the checkpoint was trained on {len(trained)} classes ({', '.join(trained[:5])}, …), "
                 f"the data has {len(self.classes)} ({', '.join(self.classes[:5])}, …)"
             )
-
-        if saved := checkpoint.get("outputs"):
-            rank = self.trainer.global_rank if self._trainer else 0
-            if self._trainer and self.trainer.world_size != len(saved["logits"]):
+        if saved := checkpoint.get("outputs"):  # of an epoch that was under way
+            processes = len(saved["logits"])
+            if self._trainer and self.trainer.world_size != processes:
                 raise UserError(
-                    f"the checkpoint was written within an epoch by {len(saved['logits'])} processes: go on "
-                    f"with as many, not with {self.trainer.world_size}"
+                    f"the checkpoint was written within an epoch by {processes} processes: go on with as "
+                    f"many, not with {self.trainer.world_size}"
                 )
+            rank = self.trainer.global_rank if self._trainer else 0
             # the running sum stays on the device of the losses
-            parts = (saved[name][rank].to(self.device) for name in ("logits", "labels", "losses"))
-            logits, labels, loss = parts
+            logits, labels, loss = (
+                saved[name][rank].to(self.device) for name in ("logits", "labels", "losses")
+            )
             self._outputs["train"] = Outputs([logits], [labels], loss, saved["weight"])
 
-    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _step(self, stage: str, batch: Batch) -> Tensor:
         images, labels = batch
         logits = self(images)
-        loss = self.criterion(logits, labels)
+        loss: Tensor = self.criterion(logits, labels)
+        if labels.is_floating_point():  # probabilities, of mixed images
+            labels = labels.argmax(dim=1)
         weight = 1 if self.weighs_batches_alike else len(labels)
-        self._outputs.setdefault(stage, Outputs()).add(logits, labels, loss, weight)
-        return loss, logits
+        outputs = self._outputs.setdefault(stage, Outputs())
+        outputs.logits.append(logits.detach())
+        outputs.labels.append(labels)
+        outputs.loss = outputs.loss + loss.detach().float() * weight
+        outputs.weight += weight
+        return loss
 
     def training_step(self, batch: Batch) -> Tensor:
         """The loss of one batch."""
-        return self._step("train", batch)[0]
+        self.learned_from = self._hardest(batch) if self.keep_hardest < 1 else batch
+        return self._step("train", self.learned_from)
+
+    @torch.no_grad()
+    def _hardest(self, batch: Batch) -> Batch:
+        images, labels = batch
+        self.network.eval()  # a look that leaves no trace
+        losses = cross_entropy(self(images).float(), labels, reduction="none")
+        self.network.train()
+        kept = losses.topk(max(1, round(self.keep_hardest * len(losses)))).indices.sort().values
+        return images[kept], labels[kept]
 
     def validation_step(self, batch: Batch) -> None:
         """Keep what one batch of the validation set gives."""
         self._step("val", batch)
 
-    def test_step(self, batch: Batch) -> Tensor:
-        """Keep what one batch of the test set gives, and return its (N, K) logits."""
-        return self._step("test", batch)[1]
+    def test_step(self, batch: Batch) -> None:
+        """Keep what one batch of the test set gives."""
+        self._step("test", batch)
+        if any(metric.views for metric in self.metrics):
+            self._outputs["test"].views.append(mean_over_views(self, batch[0], self.mirrors))
 
     def on_train_epoch_start(self) -> None:
-        """Measure anew."""
+        """Measure anew; compute no gradients of what is trained no longer, but had an end of its own."""
         self.measured = {}
+        if self.trainer.world_size == 1:  # several processes count on the gradients that there were
+            done = self.trainer.global_step / self.trainer.estimated_stepping_batches
+            for parameter in self.network.parameters():
+                if getattr(parameter, "until", 1.0) <= done:
+                    parameter.requires_grad_(False)
 
     def on_train_epoch_end(self) -> None:
         """Measure what :meth:`measure` has not been asked for before."""
         self.measure("train")
+
+    def on_validation_epoch_start(self) -> None:
+        """Have all processes use the running statistics of the first one, which are those of a checkpoint."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def on_validation_epoch_end(self) -> None:
         """Measure the validation set."""
@@ -194,12 +231,12 @@ class Classifier(LightningModule):
         loss = torch.as_tensor(outputs.loss)
         sums, _ = self._gather(torch.stack([loss, torch.full_like(loss, outputs.weight)])[None])
         total, weight = sums.sum(dim=0)
-        due = [metric for metric in self.metrics if stage == "test" or metric.when == "epoch"]
+        arrays = _array(logits), labels.cpu().numpy()
+        views = _array(self._gather(torch.cat(outputs.views))[0]) if outputs.views else arrays[0]
         values = {"loss": float(total / weight)}
-        logits = logits if logits.dtype == torch.float64 else logits.float()  # NumPy has no bfloat16
-        arrays = logits.cpu().numpy(), labels.cpu().numpy()
         with np.errstate(all="ignore"):
-            values |= {metric.key: metric(*arrays) for metric in due}
+            due = (metric for metric in self.metrics if stage == "test" or metric.when == "epoch")
+            values |= {m.key: m(views if m.views else arrays[0], arrays[1]) for m in due}
         if stage == "test":
             self.tested = Tested(*arrays, sizes)
         # float32, as all that is logged: what is written is what was monitored
@@ -217,6 +254,12 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and a schedule laid out over all steps of the training."""
-        optimizer = self.make_optimizer(self.network.parameters())
+        optimizer = self.make_optimizer(self.network)
         scheduler: Any = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _array(logits: Tensor) -> Logits:
+    """For NumPy, which has no bfloat16."""
+    array: Logits = (logits if logits.dtype == torch.float64 else logits.float()).cpu().numpy()
+    return array

@@ -40,11 +40,10 @@ Function = Callable[[Tensor], Tensor]
 
 
 class Exported(NamedTuple):
-    """Where a file is, and how far its logits are from those of the classifier."""
+    """A file, what it was compared with the classifier on, and how far apart their logits are and may be."""
 
     path: Path
     images: str
-    """What the two were compared on."""
     difference: float
     tolerance: float
 
@@ -85,14 +84,19 @@ def export(
         raise UserError(f"out={path}: a file of format={kind} needs to end with {suffix}")
     classifier = load_classifier(run, checkpoint)
     # neighbouring channels are a matter of speed here, and a burden to the exporters
-    twin = load_classifier(run, checkpoint, twin=True).to(memory_format=torch.contiguous_format)
+    reference = load_classifier(run, checkpoint, reference=True).to(memory_format=torch.contiguous_format)
     probe, source = _probe(run, classifier.image_shape, images, data_root)
     part = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            exported = write(twin, _facts(run, checkpoint, twin), part)
-            difference, tolerance = _compare(exported, classifier, probe)
+            exported = write(reference, _facts(run, checkpoint, reference), part)
+            with torch.no_grad():
+                expected = classifier(probe)
+                # in batches of two sizes: neither may be the only one
+                logits = torch.cat([exported(batch) for batch in (probe[:1], probe[1:]) if len(batch)])
+            difference = float((logits - expected).abs().max())
+            tolerance = TOLERANCE * max(1.0, float(expected.abs().max()))
             if not difference <= tolerance:  # NaN is not
                 raise UserError(
                     f"the exported file was not kept: on {source} its logits are {difference:.1e} off the "
@@ -106,20 +110,10 @@ def export(
     return Exported(path, source, difference, tolerance)
 
 
-@torch.no_grad()
-def _compare(exported: Function, classifier: Function, images: Tensor) -> tuple[float, float]:
-    """The largest difference between logits, and how large it may be."""
-    expected = classifier(images)
-    # in batches of two sizes: neither may be the only one
-    logits = torch.cat([exported(batch) for batch in (images[:1], images[1:]) if len(batch)])
-    difference = float((logits - expected).abs().max())
-    return difference, TOLERANCE * max(1.0, float(expected.abs().max()))
-
-
 def _facts(run: Run, checkpoint: Path, classifier: Classifier) -> dict[str, str]:
     """What to know beside the weights; of the configuration all but where things were on this machine."""
-    groups = ("seed", "model", "data", "optimizer", "scheduler", "loss", "trainer")
-    config = OmegaConf.masked_copy(run.config, list(groups))
+    groups = ["seed", "model", "data", "optimizer", "scheduler", "loss", "trainer"]
+    config = OmegaConf.masked_copy(run.config, groups)
     config.data.root = None
     facts = {
         "classes": classifier.classes,
@@ -146,7 +140,7 @@ def _probe(run: Run, shape: Shape, images: Path | None, data_root: str | None) -
         data = build_data(config)
         if data.image_shape != shape:
             raise UserError(f"{data.dataset} has changed: its images are {data.image_shape}, were {shape}")
-        is_validated = data.sizes["val"] > 0
+        part = "validation" if data.sizes["val"] else "test"
     except UserError as missing:
         if data_root is not None:
             raise
@@ -156,9 +150,9 @@ def _probe(run: Run, shape: Shape, images: Path | None, data_root: str | None) -
         )
         chance = torch.Generator().manual_seed(0)
         return torch.rand(COMPARED, *shape, generator=chance), f"{COMPARED} random images"
-    batch, _ = next(iter(data.val_dataloader() if is_validated else data.test_dataloader()))
-    part = "validation" if is_validated else "test"
-    return batch[:COMPARED], f"{len(batch[:COMPARED])} {part} images of {data.dataset}"
+    batches = data.val_dataloader() if part == "validation" else data.test_dataloader()
+    batch = next(iter(batches))[0][:COMPARED]
+    return batch, f"{len(batch)} {part} images of {data.dataset}"
 
 
 def _trace(classifier: Classifier) -> ExportedProgram:
@@ -198,10 +192,8 @@ def _write_safetensors(classifier: Classifier, facts: dict[str, str], path: Path
     config.model.engine = "torch"
     fresh = build_classifier(config, ImageFacts(shape, classes, mean, std)).eval()
     fresh.network.load_state_dict(weights)
-    before, after = (
-        {name: tensor.numpy().tobytes() for name, tensor in module.state_dict().items()}
-        for module in (classifier, fresh)
-    )
+    after = {name: tensor.numpy().tobytes() for name, tensor in fresh.state_dict().items()}
+    before = {name: tensor.numpy().tobytes() for name, tensor in classifier.state_dict().items()}
     if different := [name for name in before if before[name] != after[name]]:
         raise UserError(f"the exported file was not kept: read back, {', '.join(different)} differ")
     return fresh

@@ -43,7 +43,7 @@ def load_weights(module: Classifier, path: Path) -> None:
         raise UserError(f"{path} holds the weights of another network: {mismatch}") from mismatch
 
 
-def load_classifier(run: Run, checkpoint: Path, *, twin: bool = False) -> Classifier:
+def load_classifier(run: Run, checkpoint: Path, *, reference: bool = False) -> Classifier:
     """The classifier of a run with the weights of ``checkpoint``, on the CPU, in evaluation mode.
 
     No data set is needed. A run of engine cupy is computed by NumPy while its tensors are on the CPU.
@@ -51,13 +51,13 @@ def load_classifier(run: Run, checkpoint: Path, *, twin: bool = False) -> Classi
     Args:
         run: the run.
         checkpoint: one of its checkpoints.
-        twin: have torch compute it, whatever the engine of the run.
+        reference: have torch compute it, whatever the engine of the run.
 
     Raises:
         UserError: if checkpoint and run do not go together, or say too little.
     """
     content, config = load_checkpoint(checkpoint), run.config
-    if twin:
+    if reference:
         config.model.engine = "torch"
     elif config.model.get("engine") == "cupy":
         config.model.engine = "auto"

@@ -140,9 +140,18 @@ def predict(
     rows: dict[str, Prediction] = {}
     problems: list[str] = []
     for start in range(0, len(files), AT_ONCE):
-        found, damaged = _classify(classifier, reader, files[start : start + AT_ONCE])
-        rows |= found
+        paths, pixels, damaged = reader.read(files[start : start + AT_ONCE])
         problems += damaged
+        if not paths:
+            continue
+        with torch.no_grad():
+            probabilities = classifier(to_float(pixels.to(classifier.device))).softmax(dim=1)
+        top, best = probabilities.double().topk(2)
+        values, labels = top.round(decimals=6).tolist(), best.tolist()
+        for path, (confidence, rest), (label, other) in zip(paths, values, labels, strict=True):
+            predicted, runner_up = classifier.classes[label], classifier.classes[other]
+            changes = " ".join(reader.changes[path])
+            rows[path] = Prediction(printable(path), predicted, confidence, runner_up, rest, changes)
     if not rows:
         raise UserError("\n       ".join([f"images={images}: none can be read", *problems]))
     reader.warn(len(rows))
@@ -158,43 +167,19 @@ def predict(
     return [*rows.values()], problems
 
 
-@torch.no_grad()
-def _classify(
-    classifier: Classifier, reader: Reader, files: Sequence[str]
-) -> tuple[dict[str, Prediction], list[str]]:
-    """A prediction for each file that can be read, and what is wrong with each other."""
-    paths, pixels, damaged = reader.read(files)
-    if not paths:
-        return {}, damaged
-    probabilities = classifier(to_float(pixels.to(classifier.device))).softmax(dim=1)
-    top, best = probabilities.double().topk(2)
-    values, labels = top.round(decimals=6).tolist(), best.tolist()
-    rows = {}
-    for path, (confidence, rest), (label, other) in zip(paths, values, labels, strict=True):
-        predicted, runner_up = classifier.classes[label], classifier.classes[other]
-        changes = " ".join(reader.changes[path])
-        rows[path] = Prediction(printable(path), predicted, confidence, runner_up, rest, changes)
-    return rows, damaged
-
-
 def _draw(rows: dict[str, Prediction], reader: Reader, title: str, path: Path) -> None:
     """A contact sheet of some images, of all if there are few, as the classifier sees them."""
     paths, number = [*rows], min(len(rows), plots.MAX_PREDICTIONS)
-    shown = [paths[round(place)] for place in torch.linspace(0, len(rows) - 1, number).tolist()]
-    shown, pixels, _ = reader.read(shown)
+    evenly = torch.linspace(0, len(rows) - 1, number).round().int().tolist()
+    shown, pixels, _ = reader.read([paths[index] for index in evenly])
     chosen = [rows[path] for path in shown]
     with warnings.catch_warnings():
         # matplotlib's font has no Chinese: boxes in the sheet do, the table has the names
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        sheet = plots.predictions(
-            pixels.movedim(1, -1).numpy(),
-            [Path(row.image).name for row in chosen],
-            [row.predicted for row in chosen],
-            [row.confidence for row in chosen],
-            title,
-            len(rows),
-        )
-        save(sheet, path)
+        names = [Path(row.image).name for row in chosen]
+        labels, confidences = [row.predicted for row in chosen], [row.confidence for row in chosen]
+        images = pixels.movedim(1, -1).numpy()
+        save(plots.predictions(images, names, labels, confidences, title, len(rows)), path)
 
 
 def table(rows: Sequence[Prediction], base: Path) -> str:

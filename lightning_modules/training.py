@@ -4,29 +4,39 @@ import logging
 import math
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiment.entry_point import argument
 from experiment.errors import UserError
 from experiment.files import sha256
+from experiment.instantiate import chosen_metrics
 from experiment.metrics import Predictions, rows, write_predictions
 from experiment.metrics.logits import recalls
+from experiment.precision import cpu_flags
 from experiment.results import table
 from experiment.run import Run
-from experiment.schema import chosen_metrics, flatten
+from experiment.schema import flatten
 from experiment.sweep import swept
+from experiment.terminal import loading
 from experiment.worker import PREEMPTED, be_parent, end_with_parent, ending_on_signals, requeue_slurm_job
-from lightning_modules.build import build_classifier, build_data, build_network, build_trainer
+from lightning_modules.build import (
+    build_classifier,
+    build_data,
+    build_network,
+    build_trainer,
+    compile_network,
+)
 from lightning_modules.callbacks.extension import Extension
+from lightning_modules.callbacks.lr_finder import LearningRateFinder
 from lightning_modules.callbacks.non_finite_loss import Diverged
+from lightning_modules.callbacks.stop_after import StopAfter
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
 from lightning_modules.loading import load_checkpoint, load_weights
@@ -48,36 +58,34 @@ def train(config: DictConfig, run: Run) -> float | None:
         SystemExit: with code 143 after another signal; the run's status is then ``interrupted``.
     """
     _quieten_lightning()
+    if not run.is_writer:
+        logging.disable(logging.WARNING)  # the first process says the same
     end_with_parent()
     be_parent()
-    try:
-        return _train(config, run)
-    except SystemExit:
-        if (config.callbacks.get("interruption") or {}).get("requeue") and run.is_writer:
-            requeue_slurm_job()
-        raise
-
-
-def _train(config: DictConfig, run: Run) -> float | None:
     with ending_on_signals(), run.session():
-        if run.is_job and run.state == "finished":  # by another process, while this one was starting
-            return cast(float | None, run.results.get("monitored"))
-        try:
-            measured = _fit_and_test(config, run)
-        except (KeyboardInterrupt, SystemExit) as signal:
-            if run.has_begun:
-                run.finish("interrupted")
-            if isinstance(signal, SystemExit) and signal.code == PREEMPTED:
+        if not (run.is_job and run.state == "finished"):  # by another process, while this one was starting
+            try:
+                measured = _fit_and_test(config, run)
+            except (KeyboardInterrupt, SystemExit) as signal:
+                if run.has_begun:
+                    run.finish("interrupted")
+                if not (isinstance(signal, SystemExit) and signal.code == PREEMPTED):
+                    raise KeyboardInterrupt from signal  # Lightning turns Ctrl-C into an exit
+                if (config.callbacks.get("interruption") or {}).get("requeue") and run.is_writer:
+                    requeue_slurm_job()
                 raise
-            raise KeyboardInterrupt from signal  # Lightning turns Ctrl-C into an exit
-        except BaseException as failure:
-            run.fail(failure, diverged=isinstance(failure, Diverged))
-            raise
-        if not run.is_writer:  # the results are the first process's to write
-            return None
-        run.finish("finished", **measured)
-        log.info(table(run.results, run.folder))
-    score: float | None = run.results.get("monitored")
+            except BaseException as failure:
+                run.fail(failure, diverged=isinstance(failure, Diverged))
+                raise
+            if not run.is_writer:  # the results are the first process's to write
+                return None
+            if measured is None:
+                run.finish("interrupted", stopped_after=run.stop_after)
+                log.info(f"stopped after epoch {run.stop_after} by its sweep")
+            else:
+                run.finish("finished", **measured)
+                log.info(table(run.results, run.folder))
+        score: float | None = run.results.get("monitored")
     return score
 
 
@@ -103,9 +111,7 @@ def evaluate(
     config.callbacks, config.logger = {}, {}
     config.trainer.update({"accelerator": "auto", "devices": 1, "strategy": "auto", "num_nodes": 1})
     config.trainer.profiler = None
-    data = build_data(config)
-    data.load()
-    _check_data(run, data)
+    data = _load_data(config, run)
     trainer, module = build_trainer(config, run.folder), build_classifier(config, data)
     return test(trainer, module, data, checkpoint, predictions)
 
@@ -119,15 +125,22 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec")  # Lightning 2.6 on torch 2.14
 
 
-def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
+def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
+    """Fit and test; returns what was measured, None if the run stopped at an epoch before its last."""
     seed_everything(config.seed, workers=True, verbose=False)
-    data = build_data(config)
-    data.load()
-    _check_data(run, data)
-    _check_metrics(config, data)
+    data = _load_data(config, run)
+    for metric in chosen_metrics(config).values():
+        if len(data.classes) < metric.min_classes:
+            raise UserError(
+                f"metrics: {metric.words} says nothing with fewer than {metric.min_classes} classes, and "
+                f"{data.dataset} has {len(data.classes)}: leave {metric.key} out"
+            )
     module = build_classifier(config, data)
     last = run.resumed_from or run.folder / "checkpoints" / "last.ckpt"
     step = _step(last) if last.exists() else None
+    if step is None:
+        module.initialise_from(data.training_images(5000))
+    compile_network(config, module.network)
     trainer = build_trainer(config, run.folder, purge_step=step)
     if "trainer.max_epochs" in run.changes:
         trainer.callbacks.insert(0, Extension())  # type: ignore[attr-defined]
@@ -136,24 +149,29 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
             "all of them: a constant one stays as it was, any other takes the rate that it has here in a run "
             "of this length"
         )
-    cost = {"parameters": _parameters(module.network), "flops_per_image": _flops(config, data)}
+    parameters = sum(parameter.numel() for parameter in module.network.parameters())
+    cost = {"parameters": parameters, "flops_per_image": _flops(config, data)}
     sizes = " + ".join(f"{size:,} {part}" for part, size in data.sizes.items())
     log.info(
-        f"{run.folder.name}: {_short_name(config.model)}, {cost['parameters']:,} parameters, "
-        f"on {data.dataset} ({sizes} images), {trainer.strategy.root_device}"
+        f"{run.folder.name}: {_short_name(config.model)}, {parameters:,} parameters, on {data.dataset} "
+        f"({sizes} images), {trainer.strategy.root_device}, {config.trainer.precision}"
     )
     begin = _Begin(run, data)
-    trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
+    stop = StopAfter(run.stop_after)
+    trainer.callbacks[:] = [begin, *trainer.callbacks, stop]  # type: ignore[attr-defined]
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if step is not None else None, weights_only=True)
     except (MisconfigurationException, ModuleNotFoundError) as reason:  # a callback that cannot work, a limit
         raise UserError(f"Lightning cannot train so: {' '.join(str(reason).split())}") from reason
+    if stop.has_stopped:
+        return None
     begin.on_train_start(trainer, module)  # where all epochs were done and only the test is left
     # without checkpoints there are only the last weights, and the results say so
     best = run.folder / "checkpoints" / "best.ckpt" if config.callbacks.get("checkpoint") else None
     tested = test(trainer, module, data, best, run.folder / "predictions.npz")
     _log_hyperparameters(trainer, run, run.summary | tested)
-    return cost | tested
+    finder = next((c for c in trainer.callbacks if isinstance(c, LearningRateFinder)), None)  # type: ignore[attr-defined]
+    return cost | ({"found_lr": finder.rate} if finder else {}) | tested
 
 
 def _step(last: Path) -> int:
@@ -214,9 +232,7 @@ def test(
     assert module.tested is not None
     logits, labels, sizes = module.tested
     if predictions is not None and trainer.is_global_zero:
-        # of W processes the r-th tests images r, r + W, …
-        seen = [data.test_indices[rank :: len(sizes)][:size] for rank, size in enumerate(sizes)]
-        write_predictions(predictions, Predictions(logits, labels, torch.cat(seen).numpy()))
+        write_predictions(predictions, Predictions(logits, labels, data.test_order(sizes).numpy()))
     return {
         **{name: value for name, value in module.measured.items() if name.startswith("test_")},
         # a smoke run may not meet every class
@@ -229,22 +245,22 @@ def test(
     }
 
 
-def _check_metrics(config: DictConfig, data: ImageDataModule) -> None:
-    for metric in chosen_metrics(config).values():
-        if len(data.classes) < metric.min_classes:
-            raise UserError(
-                f"metrics: {metric.words} says nothing with fewer than {metric.min_classes} classes, and "
-                f"{data.dataset} has {len(data.classes)}: leave {metric.key} out"
-            )
+def _load_data(config: DictConfig, run: Run) -> ImageDataModule:
+    """The data of a run.
 
-
-def _check_data(run: Run, data: ImageDataModule) -> None:
+    Raises:
+        UserError: if it is not what the run was trained on.
+    """
+    data = build_data(config)
+    with loading(data.dataset):
+        data.load()
     before = run.provenance.get("data", {}).get("fingerprint", data.fingerprint)
     if before != data.fingerprint:
         raise UserError(
             f"{data.dataset} is not what {run.folder.name} was trained on: its fingerprint is now "
             f"{data.fingerprint[:12]}, was {before[:12]}. Restore the data or start a new run"
         )
+    return data
 
 
 class _Begin(Callback):
@@ -258,22 +274,23 @@ class _Begin(Callback):
             return
         data = {name: getattr(self.data, name) for name in ("dataset", "fingerprint", "sizes")}
         devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        self.run.begin(data=data | self.data.notes, gpus=devices, threads=torch.get_num_threads())
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
+        self.run.begin(
+            data=data | self.data.notes,
+            gpus=devices,
+            threads=torch.get_num_threads(),
+            precision=self.run.config.trainer.precision,
+            bfloat16_units=sorted(flag for flag in cpu_flags() if "bf16" in flag),
+        )
 
 
 def _flops(config: DictConfig, data: ImageDataModule) -> int:
-    """Floating-point operations of one image's forward pass: two for each product in a matrix product.
-
-    Counted on the torch twin of the network, on a device that computes nothing.
-    """
-    twin = OmegaConf.merge(config, {"model": {"engine": "torch"}})
-    assert isinstance(twin, DictConfig)
+    """Floating-point operations of one image's forward pass: two for each product in a matrix product."""
+    reference = config.copy()
+    OmegaConf.update(reference, "model.engine", "torch", force_add=True)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        build_network(twin, data.image_shape, len(data.classes)).eval()(torch.zeros(1, *data.image_shape))
+        build_network(reference, data.image_shape, len(data.classes)).eval()(
+            torch.zeros(1, *data.image_shape)
+        )
     return int(counter.get_total_flops())
 
 
@@ -282,23 +299,26 @@ def _short_name(node: DictConfig) -> str:
 
 
 def _log_hyperparameters(trainer: Trainer, run: Run, results: dict[str, Any]) -> None:
-    """Show the run in TensorBoard's HPARAMS tab: what is, or would be, swept against what came out."""
+    """Show the run in TensorBoard's HPARAMS tab, a job of a sweep with as many columns as a single run."""
+    from torch.utils.tensorboard.summary import hparams
+
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    if not loggers:
+        return
     groups = ("model", "data", "optimizer", "scheduler", "loss")
     flat = flatten(run.config)
-    varied = {key: flat.get(key, text) for key, text in swept(run).items()}
-    if not varied:
-        varied = {group: _short_name(run.config[group]) for group in groups if group != "data"}
-        varied |= {
-            key: value
-            for key, value in flat.items()
-            if key.startswith((*groups, "seed", "trainer.max_epochs"))
-            and not key.endswith(("_target_", "root", "download"))
-            and value is not None
-        }
-    shown = {key: str(value) if isinstance(value, list) else value for key, value in varied.items()}
+    kept = (*(f"{group}." for group in groups), "seed", "trainer.max_epochs")
+    left_out = ("_target_", "root", "download", "cache")
+    shown: dict[str, Any] = {group: _short_name(run.config[group]) for group in groups if group != "data"}
+    shown |= {k: v for k, v in flat.items() if k.startswith(kept) and not k.endswith(left_out)}
+    shown |= {key: flat.get(key, text) for key, text in swept(run).items()}
+    shown = {key: str(v) if isinstance(v, list) else v for key, v in shown.items() if v is not None}
     names = [f"{stage}_{key}" for stage in ("test", "val") for key in (*results["metrics"], "loss")]
     final = {f"final/{name}": results[name] for name in names if results.get(name) is not None}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(shown, final)
-            logger.finalize("success")
+    for logger in loggers:
+        logger.log_hyperparams(shown)
+        logger.log_metrics(final)
+        # without the first summary, which one run would give for all, TensorBoard collects the columns
+        for summary in hparams(shown, final)[1:]:  # type: ignore[no-untyped-call]
+            logger.experiment._get_file_writer().add_summary(summary)
+        logger.finalize("success")

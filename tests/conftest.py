@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import runpy
 import signal
 import sys
@@ -13,8 +14,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from experiment import precision
 from experiment.command_line import CONFIG_DIR
 from experiment.run import Run
+
+# tests run side by side: on a busy core torch's threads wait for each other tens of times as long
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:  # a background job ignores them, and so would its runs
@@ -23,7 +28,17 @@ for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return compose("train", [*overrides])
+        config = compose("train", [*overrides])
+    precision.resolve(config)
+    return config
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _single_precision():
+    """What is compared to many digits is computed in float32, whatever the machine is fastest in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "of_machine", lambda accelerator: ("32-true", "tests"))
+        yield
 
 
 @pytest.fixture
@@ -50,7 +65,7 @@ def trained(tmp_path_factory) -> Callable[..., Run]:
 
 
 @pytest.fixture
-def run_door(
+def run_entry_point(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., SimpleNamespace]:
     """Call a script in this process, where torch is imported already: its code, out and err."""

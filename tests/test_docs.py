@@ -19,9 +19,9 @@ from experiment.run import Run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("outputs/*.md")])
-DOORS = ("train.py", "evaluate.py", "report.py", "predict.py", "export.py")
+ENTRY_POINTS = ("train.py", "evaluate.py", "report.py", "predict.py", "export.py")
 # tried in tests of their own, not to be had everywhere, or (bfloat16) twenty times slower on some processors
-ELSEWHERE = ("ray", "submitit", "optuna", "ddp", "bf16")
+ELSEWHERE = ("ray", "submitit", "optuna", "halving", "lr_finder", "ddp", "bf16")
 
 
 def commands(page: Path) -> list[str]:
@@ -31,8 +31,10 @@ def commands(page: Path) -> list[str]:
 
 
 def calls(page: Path) -> list[list[str]]:
-    """The arguments, script first, of every call of a door on a page."""
-    return [words[1:] for line in commands(page) if (words := shlex.split(line))[1:2] and words[1] in DOORS]
+    """The arguments, script first, of every call of an entry point on a page."""
+    return [
+        words[1:] for line in commands(page) if (words := shlex.split(line))[1:2] and words[1] in ENTRY_POINTS
+    ]
 
 
 TRAININGS = sorted({tuple(call[1:]) for page in PAGES for call in calls(page) if call[0] == "train.py"})
@@ -65,7 +67,7 @@ def test_every_make_target_and_module_exists(page):
 
 
 @pytest.mark.parametrize("arguments", TRAININGS, ids=" ".join)
-def test_every_training_starts_as_written(arguments, tmp_path, monkeypatch, run_door):
+def test_every_training_starts_as_written(arguments, tmp_path, monkeypatch, run_entry_point):
     """As written it passes the check of the command line; small, on digits, it trains."""
     if any(word.startswith("resume=") for word in arguments):
         return  # below, where there is something to resume
@@ -83,22 +85,30 @@ def test_every_training_starts_as_written(arguments, tmp_path, monkeypatch, run_
     small += [] if any(word.startswith("trainer=") for word in own) else ["trainer=smoke"]
     if any(word.startswith("experiment=") for word in own):
         small = ["sweep.dry_run=true"] if "-m" in own else ["data=mnist_mini", *small]
-    done = run_door("train.py", *own, *small)
+    done = run_entry_point("train.py", *own, *small)
     assert done.code in (0, None), done.err
 
 
-def test_a_run_is_used_as_the_readme_says(tmp_path, monkeypatch, run_door):
+def test_a_mistake_is_answered_as_written(run_entry_point):
+    (shown,) = re.findall(
+        r"```console\n\$ python (train.py .*)\n(error: .*)\n```", (ROOT / "README.md").read_text()
+    )
+    done = run_entry_point(*shown[0].split())
+    assert (done.code, done.err) == (1, f"{shown[1]}\n")
+
+
+def test_a_run_is_used_as_the_readme_says(tmp_path, monkeypatch, run_entry_point):
     monkeypatch.chdir(tmp_path)
     tiny = ["trainer=smoke", "model.widths=[4,8]", "name=NAME"]
-    assert run_door("train.py", *tiny).code in (0, None)
+    assert run_entry_point("train.py", *tiny).code in (0, None)
     sweep = ["-m", "trainer=smoke", "model.widths=[4,8]", "seed=0,1", "sweep.name=dropout_digits"]
-    assert run_door("train.py", *sweep).code in (0, None)
+    assert run_entry_point("train.py", *sweep).code in (0, None)
     (tmp_path / "photos").mkdir()
     Image.new("L", (40, 30), 200).save(tmp_path / "photos" / "one.png")
     used = [call for call in calls(ROOT / "README.md") if any("outputs/" in word for word in call)]
-    assert {call[0] for call in used} == {*DOORS}
+    assert {call[0] for call in used} == {*ENTRY_POINTS}
     for script, *arguments in used:
-        done = run_door(script, *arguments)
+        done = run_entry_point(script, *arguments)
         assert done.code in (0, None), (script, arguments, done.err)
 
 
@@ -144,7 +154,7 @@ def test_the_tests_pick_up_what_the_readme_adds_and_pass(copy_of_checkout):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-def test_a_model_outside_of_the_checkout_works_as_the_readme_says(tmp_path, monkeypatch, run_door):
+def test_a_model_outside_of_the_checkout_works_as_the_readme_says(tmp_path, monkeypatch, run_entry_point):
     text = (ROOT / "README.md").read_text()
     placed = blocks_with_a_place(text)
     (command,) = re.findall(r"`TRUSTED_PACKAGES=mine lic-train ([^`]*)`", text)
@@ -158,7 +168,7 @@ def test_a_model_outside_of_the_checkout_works_as_the_readme_says(tmp_path, monk
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("TRUSTED_PACKAGES", "mine")
     small = ["trainer=smoke", "logger=none", "callbacks.figures=null", "name=mine"]
-    done = run_door("train.py", *command.split(), *small)
+    done = run_entry_point("train.py", *command.split(), *small)
     assert done.code in (0, None), done.err
     assert Run(tmp_path / "outputs" / "mine").results["parameters"] == 16 * 9 + 16 + 16 * 10 + 10
 

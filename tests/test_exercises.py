@@ -380,6 +380,12 @@ BUGS = [
         "l * a * (np.exp(x[x <= 0]) - 1)",
         "∂L/∂x has y itself where x ≤ 0",
     ),
+    (
+        "selu",
+        "l * a * np.exp(x[x <= 0])",
+        "selu_forward(x[x <= 0]) + l * a",
+        "∂L/∂x is right on ordinary inputs, but not for x far below −12, where y . λ α loses",
+    ),
     ("selu", "slope * grad", "slope", "∂L/∂x is missing the factor g"),
     (
         "selu",
@@ -398,6 +404,7 @@ BUGS = [
     ),
     ("dropout", "np.where(u < p, 0, grad / (1 - p))", "(grad / (1 - p))", "∂L/∂x is missing the mask"),
     ("adam", "m / (1 - b1 ** step)", "m", "parameter is missing the bias correction of m"),
+    ("adam", " ** step", "", "parameter corrects the bias with 1 − β in every step"),
     ("adam", "(np.sqrt(v_hat) + eps)", "np.sqrt(v_hat + eps)", "parameter has ε inside the root"),
     ("adam", "parameter - lr", "parameter + lr", "parameter walks uphill"),
     ("adam", "grad * grad", "grad", "exp_avg_sq averages g where"),
@@ -585,10 +592,10 @@ def test_numpy_is_all_that_it_needs(tmp_path):
     assert done.stdout.count("verdict='right'") == done.stdout.count("verdict=") == results
 
 
-def test_a_single_file_is_reported(tmp_path, run_door):
+def test_a_single_file_is_reported(tmp_path, run_entry_point):
     for name in ("conv", "im2col"):
         (tmp_path / f"{name}.py").write_text(SOLUTIONS[name])
-    done = run_door("grade.py", tmp_path / "conv.py")
+    done = run_entry_point("grade.py", tmp_path / "conv.py")
     assert done.code == 0, done
     assert done.out.count("\n  right") == 3
     assert (
@@ -598,18 +605,18 @@ def test_a_single_file_is_reported(tmp_path, run_door):
     (tmp_path / "conv.py").write_text(
         "from im2col import im2col\nprint('hello')\n" + SOLUTIONS["conv"].replace("+=", "=")
     )
-    done = run_door("grade.py", tmp_path / "conv.py")
+    done = run_entry_point("grade.py", tmp_path / "conv.py")
     assert done.code == 1
     assert "1 of 3 right" in done.out
     assert "It printed:\n  hello\n" in done.out
 
 
-def test_a_folder_is_a_table(tmp_path, run_door):
+def test_a_folder_is_a_table(tmp_path, run_entry_point):
     for student, change in (("anna", ""), ("ben", "g")):
         (tmp_path / student).mkdir()
         (tmp_path / student / "adam.py").write_text(SOLUTIONS["adam"].replace("grad * grad", "grad" + change))
         (tmp_path / student / "notes.py").write_text("")
-    done = run_door("grade.py", tmp_path)
+    done = run_entry_point("grade.py", tmp_path)
     assert done.code == 1
     _, anna, ben, count = done.out.splitlines()
     assert re.search(r"anna/adam.py\s+1/3\s+parameter averages g", anna)
@@ -617,8 +624,8 @@ def test_a_folder_is_a_table(tmp_path, run_door):
     assert count == "0 of 2 right"
 
 
-def test_without_arguments_the_exercises_are_listed(run_door):
-    done = run_door("grade.py")
+def test_without_arguments_the_exercises_are_listed(run_entry_point):
+    done = run_entry_point("grade.py")
     assert done.code == 0
     assert all(f"exercises/{name}.py" in done.out for name in EXERCISES)
     assert max(map(len, done.out.splitlines())) <= 80
@@ -634,9 +641,9 @@ def test_without_arguments_the_exercises_are_listed(run_door):
         ("--grade", "does not exist"),
     ],
 )
-def test_an_unknown_file_is_an_error_that_names_the_nearest(word, said, run_door, monkeypatch):
+def test_an_unknown_file_is_an_error_that_names_the_nearest(word, said, run_entry_point, monkeypatch):
     monkeypatch.chdir(ROOT)
-    done = run_door("grade.py", word)
+    done = run_entry_point("grade.py", word)
     assert done.code == 1
     assert re.search(said, done.err), done
 
@@ -664,7 +671,7 @@ SHOWN = [
 ]
 
 
-def test_the_page_shows_what_a_student_sees(tmp_path, run_door, monkeypatch):
+def test_the_page_shows_what_a_student_sees(tmp_path, run_entry_point, monkeypatch):
     page = (ROOT / "docs" / "exercises.md").read_text()
     blocks = [
         block for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL) if "exercises/" in block
@@ -678,4 +685,4 @@ def test_the_page_shows_what_a_student_sees(tmp_path, run_door, monkeypatch):
             source = source.replace(old, new)
         file = Path("exercises") / f"{name}.py"
         file.write_text(source)
-        assert f"$ python grade.py {file}\n{run_door('grade.py', file).out}" == block
+        assert f"$ python grade.py {file}\n{run_entry_point('grade.py', file).out}" == block

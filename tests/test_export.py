@@ -23,7 +23,7 @@ from lightning_modules.build import build_network
 from lightning_modules.loading import load_checkpoint, load_classifier
 
 ROOT = Path(__file__).parents[1]
-Door = Callable[..., SimpleNamespace]
+EntryPoint = Callable[..., SimpleNamespace]
 FACTS = ("classes", "image_shape", "mean", "std", "config", "run", "checkpoint")
 
 
@@ -77,7 +77,7 @@ def use_safetensors(path: Path, images: Tensor, run: Run) -> tuple[np.ndarray, d
 )
 def test_the_file_computes_what_the_run_does(
     trained: Callable[..., Run],
-    run_door: Door,
+    run_entry_point: EntryPoint,
     tmp_path: Path,
     engine: str,
     kind: str,
@@ -86,7 +86,7 @@ def test_the_file_computes_what_the_run_does(
 ):
     run = trained(f"model.engine={engine}")
     path = tmp_path / "new" / f"digits.{suffix}"
-    done = run_door("export.py", f"run={run.folder}", f"format={kind}", f"out={path}", "ckpt=last")
+    done = run_entry_point("export.py", f"run={run.folder}", f"format={kind}", f"out={path}", "ckpt=last")
     assert (done.code, done.err) == (0, "")
     compared, difference, written = done.out.splitlines()
     assert compared.endswith("128 validation images of mnist_mini")
@@ -108,28 +108,30 @@ def test_the_file_computes_what_the_run_does(
     assert str(ROOT).encode() not in path.read_bytes()  # nor where it was made
 
 
-def test_compared_on_images_of_the_users_own(run: Run, run_door: Door, tmp_path: Path):
+def test_compared_on_images_of_the_users_own(run: Run, run_entry_point: EntryPoint, tmp_path: Path):
     for name in ("a.png", "b.png"):
         Image.fromarray(np.full((40, 60, 3), 99, dtype=np.uint8)).save(tmp_path / name)
     without = moved(run, tmp_path / "moved")
     given = (f"run={without}", "format=safetensors")
-    done = run_door("export.py", *given, f"images={tmp_path / 'a.png'}")
+    done = run_entry_point("export.py", *given, f"images={tmp_path / 'a.png'}")
     assert (done.code, done.err) == (0, "")
     assert f"1 images of {tmp_path / 'a.png'}" in done.out
     assert (without / "export" / "best.safetensors").exists()
     (tmp_path / "a.png").write_text("no image")
-    done = run_door("export.py", *given, f"images={tmp_path / 'a.png'}", "ckpt=last")
+    done = run_entry_point("export.py", *given, f"images={tmp_path / 'a.png'}", "ckpt=last")
     assert done.code == 1
     assert "none of the first 128 can be read" in done.err
     assert not (without / "export" / "last.safetensors").exists()
 
 
-def test_without_a_validation_set_the_test_set_is_taken(run: Run, run_door: Door, tmp_path: Path):
+def test_without_a_validation_set_the_test_set_is_taken(
+    run: Run, run_entry_point: EntryPoint, tmp_path: Path
+):
     shutil.copytree(run.folder, tmp_path / "copy")
     config = run.config
     config.data.val_fraction = 0.0
     Run(tmp_path / "copy").configure(config)
-    done = run_door("export.py", f"run={tmp_path / 'copy'}", "format=safetensors")
+    done = run_entry_point("export.py", f"run={tmp_path / 'copy'}", "format=safetensors")
     assert "128 test images of mnist_mini" in done.out
 
 
@@ -150,31 +152,31 @@ def test_without_any_data_it_warns_and_takes_random_images(run: Run, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["onnx", "safetensors", "torch_export"])
 def test_a_file_that_is_not_as_good_is_not_kept(
-    run: Run, run_door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    run: Run, run_entry_point: EntryPoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
     suffix = export.KINDS[kind][0]
     path = tmp_path / f"kept{suffix}"
     path.write_text("an earlier one")
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
-    done = run_door("export.py", f"run={run.folder}", f"format={kind}", f"out={path}")
+    done = run_entry_point("export.py", f"run={run.folder}", f"format={kind}", f"out={path}")
     assert done.code == 1
     assert "error: the exported file was not kept: on 128 validation images" in done.err
     assert path.read_text() == "an earlier one"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_weights_that_are_not_finite_are_refused(run: Run, run_door: Door, tmp_path: Path):
+def test_weights_that_are_not_finite_are_refused(run: Run, run_entry_point: EntryPoint, tmp_path: Path):
     content = load_checkpoint(run.checkpoint("best"))
     content["state_dict"]["network.conv1.weight"] = torch.full((4, 1, 3, 3), torch.nan)
     torch.save(content, tmp_path / "diverged.ckpt")
     diverged = (f"ckpt={tmp_path / 'diverged.ckpt'}", f"out={tmp_path / 'a.safetensors'}")
-    done = run_door("export.py", f"run={run.folder}", "format=safetensors", *diverged)
+    done = run_entry_point("export.py", f"run={run.folder}", "format=safetensors", *diverged)
     assert done.code == 1
     assert "its logits are nan off" in done.err
 
 
 def test_every_bit_of_the_weights_counts(
-    run: Run, run_door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, run_entry_point: EntryPoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     whole = safetensors.torch.save
 
@@ -182,7 +184,7 @@ def test_every_bit_of_the_weights_counts(
         return whole(weights | {"conv1.weight": weights["conv1.weight"] * (1 + 2**-22)}, facts)
 
     monkeypatch.setattr(safetensors.torch, "save", rounded)
-    done = run_door(
+    done = run_entry_point(
         "export.py", f"run={run.folder}", "format=safetensors", f"out={tmp_path / 'a.safetensors'}"
     )
     assert done.code == 1
@@ -206,11 +208,11 @@ def test_a_crash_leaves_no_file(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     [("onnx", "onnx"), ("onnx", "onnxscript"), ("onnx", "onnxruntime"), ("safetensors",) * 2],
 )
 def test_a_missing_package_is_one_line(
-    run: Run, run_door: Door, monkeypatch: pytest.MonkeyPatch, kind: str, package: str
+    run: Run, run_entry_point: EntryPoint, monkeypatch: pytest.MonkeyPatch, kind: str, package: str
 ):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setitem(sys.modules, f"{package}.torch", None)
-    done = run_door("export.py", f"run={run.folder}", f"format={kind}")
+    done = run_entry_point("export.py", f"run={run.folder}", f"format={kind}")
     assert done.code == 1
     (line,) = done.err.splitlines()
     assert line.startswith(f"error: format={kind} needs {package}")
@@ -231,18 +233,20 @@ def test_a_missing_package_is_one_line(
     ],
 )
 def test_a_mistake_ends_with_its_message_and_code_1(
-    run: Run, run_door: Door, changed: dict[str, str | None], message: str
+    run: Run, run_entry_point: EntryPoint, changed: dict[str, str | None], message: str
 ):
     given = {"run": str(run.folder), "format": "safetensors"} | changed
-    done = run_door("export.py", *(f"{key}={value}" for key, value in given.items() if value is not None))
+    done = run_entry_point(
+        "export.py", *(f"{key}={value}" for key, value in given.items() if value is not None)
+    )
     assert done.code == 1
     assert done.err.startswith("error: ")
     assert message in done.err
 
 
-def test_a_data_root_without_the_data_is_a_mistake(run: Run, run_door: Door, tmp_path: Path):
+def test_a_data_root_without_the_data_is_a_mistake(run: Run, run_entry_point: EntryPoint, tmp_path: Path):
     without = moved(run, tmp_path / "moved")
-    done = run_door("export.py", f"run={without}", "format=safetensors", f"data.root={tmp_path}")
+    done = run_entry_point("export.py", f"run={without}", "format=safetensors", f"data.root={tmp_path}")
     assert done.code == 1
     assert "CIFAR10 is not under" in done.err
     assert not (without / "export").exists()

@@ -45,10 +45,10 @@ def foreign(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_a_metric_of_one_file_and_its_switch_shows_everywhere(foreign, run_door, monkeypatch):
+def test_a_metric_of_one_file_and_its_switch_shows_everywhere(foreign, run_entry_point, monkeypatch):
     chosen = ("--config-dir=conf", "metrics=[acc,sureness]", "callbacks.checkpoint.monitor=val_sureness")
     early = ("callbacks=early_stopping", "callbacks.early_stopping.monitor=val_sureness")
-    done = run_door("train.py", *chosen, *early, *TINY, "name=run")
+    done = run_entry_point("train.py", *chosen, *early, *TINY, "name=run")
     assert done.code in (0, None), done.err
     run = Run.open(foreign / "outputs" / "run")
     values = [row["val_sureness"] for row in run.metrics]
@@ -66,13 +66,13 @@ def test_a_metric_of_one_file_and_its_switch_shows_everywhere(foreign, run_door,
     # asked again of the predictions, and by evaluate.py
     found = of_predictions(run.folder / "predictions.npz", ["sureness"])
     assert {*found} == {"test_sureness"}
-    done = run_door("evaluate.py", f"run={run.folder}")
+    done = run_entry_point("evaluate.py", f"run={run.folder}")
     assert "test mean sureness" in done.out
     # without its code a report knows it from the run
     del TABLE["sureness"]
     monkeypatch.delenv("TRUSTED_PACKAGES")
     assert trusted_packages() == []
-    done = run_door("report.py", run.folder)
+    done = run_entry_point("report.py", run.folder)
     assert done.code in (0, None), done.err
     report = (run.folder / "report" / "report.md").read_text()
     assert "test mean sureness" in report
@@ -88,26 +88,26 @@ def test_a_metric_of_one_file_and_its_switch_shows_everywhere(foreign, run_door,
         (["metrics=[acc,sureness]", "metrics.sureness.scal=1"], "metrics.sureness.scale"),
     ],
 )
-def test_a_mistake_with_it_is_answered_like_one_with_ours(foreign, run_door, arguments, message):
-    done = run_door("train.py", "--config-dir=conf", *arguments)
+def test_a_mistake_with_it_is_answered_like_one_with_ours(foreign, run_entry_point, arguments, message):
+    done = run_entry_point("train.py", "--config-dir=conf", *arguments)
     assert done.code == 1
     assert message in done.err
 
 
-def test_it_is_not_imported_without_trust(foreign, run_door, monkeypatch):
+def test_it_is_not_imported_without_trust(foreign, run_entry_point, monkeypatch):
     monkeypatch.delenv("TRUSTED_PACKAGES")
-    done = run_door("train.py", "--config-dir=conf", "metrics=[acc,sureness]")
+    done = run_entry_point("train.py", "--config-dir=conf", "metrics=[acc,sureness]")
     assert done.code == 1
     assert "TRUSTED_PACKAGES=foreign_metric" in done.err
     assert "foreign_metric.sureness" not in sys.modules
 
 
-def test_no_metric_at_all(foreign, run_door):
-    done = run_door(
+def test_no_metric_at_all(foreign, run_entry_point):
+    done = run_entry_point(
         "train.py", "metrics=[]", "callbacks.checkpoint.monitor=val_loss", *TINY, "trainer=smoke", "name=run"
     )
     assert done.code in (0, None), done.err
     run = Run.open(foreign / "outputs" / "run")
     assert "test_acc" not in run.results
     assert run.results["convergence_epoch"] is None
-    assert run_door("report.py", run.folder).code in (0, None)
+    assert run_entry_point("report.py", run.folder).code in (0, None)

@@ -24,9 +24,9 @@ def old_run(tmp_path, monkeypatch):
     return copy
 
 
-def test_an_old_run_is_evaluated_as_it_was_tested(old_run, run_door):
+def test_an_old_run_is_evaluated_as_it_was_tested(old_run, run_entry_point):
     run = old_run("finished")
-    done = run_door("evaluate.py", f"run={run.folder}")
+    done = run_entry_point("evaluate.py", f"run={run.folder}")
     assert done.code in (0, None), done.err
     evaluation = read_json(run.folder / "evaluation_best.json")
     assert evaluation["test_acc"] == pytest.approx(run.results["test_acc"])
@@ -34,24 +34,24 @@ def test_an_old_run_is_evaluated_as_it_was_tested(old_run, run_door):
 
 
 @pytest.mark.parametrize("name", ["finished", "killed"])
-def test_an_old_run_predicts_and_is_exported(name, old_run, run_door, tmp_path):
+def test_an_old_run_predicts_and_is_exported(name, old_run, run_entry_point, tmp_path):
     run = old_run(name)
     Image.new("L", (28, 28), 200).save(tmp_path / "one.png")
-    assert run_door("predict.py", f"run={run.folder}", "images=one.png").code in (0, None)
-    assert run_door("export.py", f"run={run.folder}", "format=safetensors").code in (0, None)
+    assert run_entry_point("predict.py", f"run={run.folder}", "images=one.png").code in (0, None)
+    assert run_entry_point("export.py", f"run={run.folder}", "format=safetensors").code in (0, None)
 
 
-def test_an_old_run_is_reported(old_run, run_door):
+def test_an_old_run_is_reported(old_run, run_entry_point):
     run = old_run("finished")
-    done = run_door("report.py", run.folder)
+    done = run_entry_point("report.py", run.folder)
     assert done.code in (0, None), done.err
     assert "16.50" in (run.folder / "report" / "report.md").read_text()
 
 
-def test_an_old_killed_run_is_resumed(old_run, run_door):
+def test_an_old_killed_run_is_resumed(old_run, run_entry_point):
     run = old_run("killed")
     before = run.metrics
-    done = run_door("train.py", f"resume={run.folder}")
+    done = run_entry_point("train.py", f"resume={run.folder}")
     assert done.code in (0, None), done.err
     assert run.status == "finished"
     after = run.metrics

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from experiment import signature
-from experiment.command_line import check
+from experiment.command_line import CONFIG_DIR, check
+from experiment.config import choices
 from experiment.errors import UserError
 from experiment.run import Run
 
@@ -91,6 +94,11 @@ FILES = {
     "conf/optimizer/heavy.yaml": "_target_: own.parts.Heavy\nlr: 0.1\n",
     "conf/scheduler/flat.yaml": "_target_: own.parts.flat\n",
     "conf/metrics/error.yaml": "error:\n  _target_: own.parts.error\n",
+    "conf/experiment/widths.yaml": "# @package _global_\n# Does the width matter?\ndefaults:\n"
+    "  - override /model: own\n  - override /trainer: smoke\n  - override /hydra/launcher: basic\n"
+    "trainer:\n  max_epochs: 7\n  gradient_clip_val: 1.5\nsweep:\n  name: widths\n  claims:\n"
+    "    - {text: It does., metric: test_acc, contrasts: [{model.width=2: 1, model.width=3: -1}]}\n"
+    "hydra:\n  sweeper:\n    params: {model.width: '2,3', seed: '0,1,2'}\n",
     "conf/callbacks/say.yaml": "defaults: [default]\nsay:\n  _target_: own.parts.Say\n",
 }  # fmt: skip
 ALL = ["model=own", "data=dots", "loss=scaled", "optimizer=heavy", "scheduler=flat", "callbacks=say"]
@@ -110,6 +118,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         signature.definition,
         signature.ancestors,
         signature.signature,
+        signature.names_of,
         signature._spec,
         signature._read,
     )
@@ -125,25 +134,25 @@ def outside(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return package
 
 
-def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_door, monkeypatch):
+def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_entry_point, monkeypatch):
     small = ["callbacks.figures=null", "logger=none", "metrics=[acc,error]", "data.on_leak=drop"]
     nested = "model.head={_target_:torch.nn.Linear,_partial_:true,bias:false}"
     start = ["--config-dir", "conf", *ALL, *small]
-    done = run_door("train.py", *start, "callbacks.say.word=so", "loss.factor=2", nested, "name=run")
+    done = run_entry_point("train.py", *start, "callbacks.say.word=so", "loss.factor=2", nested, "name=run")
     assert done.code == 0, done.err
     assert "says so" in done.out
     run = Run.open(outside / "outputs" / "run")
     assert run.results["parameters"] == 4 * 9 + 4 + 4 * 2
     assert run.results["test_error"] == pytest.approx(1 - run.results["test_acc"])
     assert run.provenance["trusted_packages"] == ["own"]
-    assert run_door("evaluate.py", "run=outputs/run").code == 0
-    done = run_door("train.py", *start, "-m", "model.width=2,3", "sweep.name=widths")
+    assert run_entry_point("evaluate.py", "run=outputs/run").code == 0
+    done = run_entry_point("train.py", *start, "-m", "model.width=2,3", "sweep.name=widths")
     assert done.code == 0, done.err
     jobs = {path.parent.name.rpartition("-")[0] for path in outside.glob("outputs/widths/*/results.json")}
     assert jobs == {"model.width-2", "model.width-3"}
     # the folder says what it needs, and cannot trust on anyone's behalf
     monkeypatch.delenv("TRUSTED_PACKAGES")
-    done = run_door("evaluate.py", "run=outputs/run")
+    done = run_entry_point("evaluate.py", "run=outputs/run")
     assert done.code == 1
     assert "model._target_=own.parts.build" in done.err
     assert "TRUSTED_PACKAGES=own" in done.err
@@ -160,7 +169,9 @@ def test_all_of_one_s_own_is_trained_evaluated_and_swept(outside, run_door, monk
         ("loss=scaled ~loss.base", "a run needs it"),
         ("loss=scaled loss.base._target_=os.system", "loss.base._target_=os.system"),
         ("loss=scaled loss.base._target_=own.parts.torch.load", "no such thing"),
-        ("loss=scaled loss.base.smoothing=0.1", "torch.nn.CrossEntropyLoss takes no smoothing"),
+        ("loss=scaled loss.base.smoothing=0.1", "Did you mean loss.base.label_smoothing?"),
+        ("model=own model._target_=own.parts.biuld", "own.parts has no biuld. Did you mean build?"),
+        ("model=own model._target_=own.prats.build", "no module own.prats"),
         ("callbacks=say callbacks.say.wrod=x", "Did you mean callbacks.say.word=x?"),
         ("data=dots data.dataset=own.parts.dits", "own.parts has no dits"),
         ("metrics=[acc,err]", "Did you mean error?"),
@@ -172,6 +183,47 @@ def test_its_mistakes_are_named_like_those_of_the_project(outside, arguments, me
     with pytest.raises(UserError) as error:
         check(["--config-dir", "conf", *arguments.split()])
     assert message in str(error.value)
+
+
+def test_an_experiment_of_one_s_own_chooses_trainer_and_launcher(outside):
+    def composed(*overrides: str) -> DictConfig:
+        path = f"hydra.searchpath=[file://{outside}/conf]"
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return compose("train", [path, "experiment=widths", *overrides], return_hydra_config=True)
+
+    config, full = composed(), composed("trainer=cpu")
+    assert config.hydra.runtime.choices["hydra/launcher"] == "basic"
+    assert (config.trainer.limit_train_batches, config.trainer.max_epochs) == (2, 1)
+    assert (full.trainer.limit_train_batches, full.trainer.max_epochs) == (None, 7)
+    assert config.trainer.gradient_clip_val == 1.5
+    assert choices(full.hydra)["trainer"] == "cpu"
+    assert not any("/" in group for group in choices(full.hydra))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("/trainer: smoke", "/trainer: smoek", "names trainer=smoek: no such option. Did you mean smoke?"),
+        (
+            "/trainer: smoke",
+            "/trianer: smoke",
+            "wrong.yaml: override trianer: there is no such group. Did you",
+        ),
+        ("# @package _global_", "#", "wrong.yaml: its first line must be: # @package _global_"),
+        ("claims:", "claim:", "wrong.yaml: sweep.claim: no such key. Did you mean sweep.claims?"),
+        ("max_epochs: 7", "max_epohcs: 7", "wrong.yaml: trainer.max_epohcs: no such key"),
+        ("test_acc", "test_ac", "no metric test_ac. Did you mean test_acc?"),
+        ("model.width=3: -1", "model.widht=3: -1", "no job has model.widht=3. Did you mean model.width=3?"),
+        ("[{model.width=2: 1, model.width=3: -1}]", "[[a, b]]", "contrasts is a list of comparisons such as"),
+    ],
+)
+def test_a_mistake_in_an_experiment_is_named_before_any_job(outside, run_entry_point, old, new, message):
+    content = FILES["conf/experiment/widths.yaml"].replace(old, new)
+    (outside / "conf" / "experiment" / "wrong.yaml").write_text(content)
+    done = run_entry_point("train.py", "--config-dir=conf", "-m", "experiment=wrong", "sweep.dry_run=true")
+    assert done.code == 1
+    assert message in done.err
+    assert len(done.err.splitlines()) <= 2
 
 
 def test_help_lists_its_knobs(outside, capsys, monkeypatch):

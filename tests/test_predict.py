@@ -25,7 +25,7 @@ from lightning_modules.loading import load_classifier
 from lightning_modules.prediction import DIGITS, Reader
 from tests.conftest import composed
 
-Door = Callable[..., SimpleNamespace]
+EntryPoint = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture
@@ -67,17 +67,19 @@ def copy(run: Run, to: Path, **replaced: str) -> Path:
 @pytest.mark.parametrize("engine", ["torch", "numpy"])
 def test_predictions_are_the_classifiers(
     trained: Callable[..., Run],
-    run_door: Door,
+    run_entry_point: EntryPoint,
     folder: Path,
     digits: torch.Tensor,
     tmp_path: Path,
     engine: str,
 ):
     run = trained(f"model.engine={engine}")
-    done = run_door("predict.py", f"run={run.folder}", f"images={folder}", f"out={tmp_path / 'new' / 'out'}")
+    done = run_entry_point(
+        "predict.py", f"run={run.folder}", f"images={folder}", f"out={tmp_path / 'new' / 'out'}"
+    )
     assert (done.code, done.err) == (0, "")
     with torch.no_grad():
-        expected = load_classifier(run, run.checkpoint("best"), twin=True)(digits / 255).softmax(dim=1)
+        expected = load_classifier(run, run.checkpoint("best"), reference=True)(digits / 255).softmax(dim=1)
     found = rows(tmp_path / "new" / "out" / "predictions.csv")
     assert [row["image"] for row in found] == sorted(map(str, folder.rglob("*.png")))
     for row in found:
@@ -93,15 +95,15 @@ def test_predictions_are_the_classifiers(
     assert lines[21] == "… and 5 more"
 
 
-def test_one_file_goes_beside_the_run(run: Run, run_door: Door, folder: Path, tmp_path: Path):
+def test_one_file_goes_beside_the_run(run: Run, run_entry_point: EntryPoint, folder: Path, tmp_path: Path):
     moved = copy(run, tmp_path / "moved", dataset="cifar10", root=str(tmp_path / "nowhere"))
-    done = run_door("predict.py", f"run={moved}", f"images={folder / '00.png'}", "ckpt=last")
+    done = run_entry_point("predict.py", f"run={moved}", f"images={folder / '00.png'}", "ckpt=last")
     assert (done.code, done.err) == (0, "")
     assert len(rows(moved / "predictions" / "predictions.csv")) == 1
     assert done.out.splitlines()[1].startswith("00.png ")
 
 
-def test_any_size_and_mode_is_read(run: Run, run_door: Door, tmp_path: Path):
+def test_any_size_and_mode_is_read(run: Run, run_entry_point: EntryPoint, tmp_path: Path):
     noise = np.random.default_rng(0).integers(0, 256, (50, 90, 4), dtype=np.uint8)
     colour = Image.fromarray(noise[..., :3])
     images = {f"{mode}.tiff": colour.convert(mode) for mode in ("1", "L", "P", "RGB", "CMYK", "LAB")}
@@ -114,7 +116,9 @@ def test_any_size_and_mode_is_read(run: Run, run_door: Door, tmp_path: Path):
     for name, image in images.items():
         image.save(tmp_path / "images" / name)
     (tmp_path / "images" / "notes.txt").write_text("no image")
-    done = run_door("predict.py", f"run={run.folder}", f"images={tmp_path / 'images'}", f"out={tmp_path}")
+    done = run_entry_point(
+        "predict.py", f"run={run.folder}", f"images={tmp_path / 'images'}", f"out={tmp_path}"
+    )
     assert (done.code, done.err) == (0, "")
     assert {Path(row["image"]).name for row in rows(tmp_path / "predictions.csv")} == images.keys()
 
@@ -184,37 +188,38 @@ DRAWN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def test_digits_are_read_however_they_are_drawn(
-    reader_of_digits: Run, run_door: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    reader_of_digits: Run, run_entry_point: EntryPoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    digits, labels = (part[::8] for part in (mnist_mini().test_images, mnist_mini().test_labels))
-    right = {}
-    for way, draw in {"as MNIST": lambda digit: digit, **DRAWN}.items():
-        (tmp_path / way).mkdir()
+    digits, labels = (part[::10] for part in (mnist_mini().test_images, mnist_mini().test_labels))
+    ways = {"as MNIST": lambda digit: digit, **DRAWN}
+    for way, draw in ways.items():
+        (tmp_path / "images" / way).mkdir(parents=True)
         for number, digit in enumerate(digits[:, 0].numpy()):
-            Image.fromarray(draw(digit)).save(tmp_path / way / f"{number:03}.png")
-        done = run_door(
-            "predict.py", f"run={reader_of_digits.folder}", f"images={tmp_path / way}", f"out={tmp_path}"
-        )
-        assert done.code == 0
-        found = rows(tmp_path / "predictions.csv")
-        right[way] = sum(
-            row["predicted"] == str(label) for row, label in zip(found, labels.tolist(), strict=True)
-        )
-        assert {row["changes"] for row in found} == {
-            "as MNIST": {""}, "black on white": {"inverted"}, "thick and black": {"inverted centred"},
-            "on paper": {"inverted centred"},
-        }.get(way, {"centred"})  # fmt: skip
-        assert (way == "as MNIST") == ("125 of 125 images were" not in caplog.text)
-        assert "unlike" not in caplog.text
-        caplog.clear()
-    assert right["as MNIST"] > 110
+            Image.fromarray(draw(digit)).save(tmp_path / "images" / way / f"{number:03}.png")
+    run, images = reader_of_digits.folder, tmp_path / "images"
+    assert run_entry_point("predict.py", f"run={run}", f"images={images}", f"out={tmp_path}").code == 0
+    right, changes = dict.fromkeys(ways, 0), {way: set() for way in ways}
+    for row in rows(tmp_path / "predictions.csv"):
+        path = Path(row["image"])
+        right[path.parent.name] += row["predicted"] == str(int(labels[int(path.stem)]))
+        changes[path.parent.name].add(row["changes"])
+    assert changes == {way: {"centred"} for way in ways} | {
+        "as MNIST": {""}, "black on white": {"inverted"}, "thick and black": {"inverted centred"},
+        "on paper": {"inverted centred"},
+    }  # fmt: skip
+    assert "300 of 800 images were inverted" in caplog.text
+    assert "600 of 800 images were cut out" in caplog.text
+    assert "unlike" not in caplog.text
+    assert right["as MNIST"] > 88
+    # which of the two is dark makes no difference; a thick pen does, which fills the holes of an 8
     assert right["black on white"] == right["as MNIST"]
+    assert right["thick and black"] == right["thick"]
     for way, number in right.items():
-        assert number >= right["as MNIST"] - (8 if "thick" in way else 5), right
+        assert number >= right["as MNIST"] - (6 if "thick" in way else 4), right
 
 
 def test_what_is_asked_for_is_done_and_not_warned_of(
-    reader_of_digits: Run, run_door: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    reader_of_digits: Run, run_entry_point: EntryPoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     Image.fromarray(255 - mnist_mini().test_images[0, 0].numpy()).save(tmp_path / "0.png")
     call = (
@@ -223,30 +228,30 @@ def test_what_is_asked_for_is_done_and_not_warned_of(
         f"images={tmp_path / '0.png'}",
         f"out={tmp_path / 'out'}",
     )
-    assert run_door(*call, "invert=true").code == 0
+    assert run_entry_point(*call, "invert=true").code == 0
     assert caplog.text == ""
     assert rows(tmp_path / "out" / "predictions.csv")[0]["changes"] == "inverted"
-    assert run_door(*call, "invert=false", "center=false").code == 0
+    assert run_entry_point(*call, "invert=false", "center=false").code == 0
     assert "1 of 1 images are unlike those trained on, such as" in caplog.text
     assert rows(tmp_path / "out" / "predictions.csv")[0]["changes"] == ""
-    assert "invert=maybe" in run_door(*call, "invert=maybe").err
+    assert "invert=maybe" in run_entry_point(*call, "invert=maybe").err
 
 
 def test_an_old_run_says_as_much_as_it_can(
-    reader_of_digits: Run, run_door: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    reader_of_digits: Run, run_entry_point: EntryPoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     Image.fromarray(255 - mnist_mini().test_images[0, 0].numpy()).save(tmp_path / "0.png")
     for dataset in ("mnist_mini", "fashion_mnist"):
         old = Run(copy(reader_of_digits, tmp_path / dataset, dataset=dataset))
         facts = {key: value for key, value in old.provenance["data"].items() if key != "appearance"}
         old.write_json("provenance.json", old.provenance | {"data": facts})
-        assert run_door("predict.py", f"run={old.folder}", f"images={tmp_path / '0.png'}").code == 0
+        assert run_entry_point("predict.py", f"run={old.folder}", f"images={tmp_path / '0.png'}").code == 0
         assert rows(old.folder / "predictions" / "predictions.csv")[0]["changes"] == "inverted"
         assert "1 of 1 images were inverted" in caplog.text
 
 
 def test_sixteen_bits_are_scaled_as_in_the_training(
-    run_door: Door, tmp_path: Path, trained: Callable[..., Run]
+    run_entry_point: EntryPoint, tmp_path: Path, trained: Callable[..., Run]
 ):
     draw = np.random.default_rng(0)
     for name, offset in (("dim", 500), ("bright", 2500)):
@@ -289,10 +294,12 @@ def test_any_image_can_be_prepared(data: st.DataObject):
         assert prepared.pixels.dtype == np.uint8
 
 
-def test_unreadable_images_are_named_and_skipped(run: Run, run_door: Door, folder: Path, tmp_path: Path):
+def test_unreadable_images_are_named_and_skipped(
+    run: Run, run_entry_point: EntryPoint, folder: Path, tmp_path: Path
+):
     (folder / "half.png").write_bytes((folder / "00.png").read_bytes()[:-40])
     (folder / "deep" / "empty.jpg").touch()
-    done = run_door("predict.py", f"run={run.folder}", f"images={folder}", f"out={tmp_path}")
+    done = run_entry_point("predict.py", f"run={run.folder}", f"images={folder}", f"out={tmp_path}")
     assert done.code == 1
     assert "error: 2 of 27 images were skipped" in done.err
     assert f"{folder / 'half.png'} is not a readable image" in done.err
@@ -301,14 +308,14 @@ def test_unreadable_images_are_named_and_skipped(run: Run, run_door: Door, folde
     assert (tmp_path / "predictions.png").exists()
 
 
-def test_a_folder_without_a_readable_image(run: Run, run_door: Door, tmp_path: Path):
+def test_a_folder_without_a_readable_image(run: Run, run_entry_point: EntryPoint, tmp_path: Path):
     (tmp_path / "images").mkdir()
     arguments = (f"run={run.folder}", f"images={tmp_path / 'images'}", f"out={tmp_path / 'out'}")
-    done = run_door("predict.py", *arguments)
+    done = run_entry_point("predict.py", *arguments)
     assert done.code == 1
     assert "holds no image (.png .jpg" in done.err
     (tmp_path / "images" / "a.png").write_text("no image")
-    done = run_door("predict.py", *arguments)
+    done = run_entry_point("predict.py", *arguments)
     assert done.code == 1
     assert "none can be read" in done.err
     assert not (tmp_path / "out").exists()
@@ -327,31 +334,31 @@ def test_a_folder_without_a_readable_image(run: Run, run_door: Door, tmp_path: P
     ],
 )
 def test_a_mistake_ends_with_its_message_and_code_1(
-    run: Run, run_door: Door, folder: Path, changed: dict[str, str], message: str
+    run: Run, run_entry_point: EntryPoint, folder: Path, changed: dict[str, str], message: str
 ):
     given = {"run": str(run.folder), "images": str(folder)} | changed
-    done = run_door("predict.py", *(f"{key}={value}" for key, value in given.items()))
+    done = run_entry_point("predict.py", *(f"{key}={value}" for key, value in given.items()))
     assert done.code == 1
     assert done.err.startswith("error: ")
     assert message in done.err
 
 
-def test_a_run_without_a_checkpoint(run: Run, run_door: Door, folder: Path, tmp_path: Path):
+def test_a_run_without_a_checkpoint(run: Run, run_entry_point: EntryPoint, folder: Path, tmp_path: Path):
     shutil.rmtree(copy(run, tmp_path / "copy") / "checkpoints")
-    done = run_door("predict.py", f"run={tmp_path / 'copy'}", f"images={folder}")
+    done = run_entry_point("predict.py", f"run={tmp_path / 'copy'}", f"images={folder}")
     assert done.code == 1
     assert "checkpoints/best.ckpt. ckpt= takes best, last" in done.err
 
 
 def test_what_is_no_checkpoint_of_this_network(
-    run: Run, trained: Callable[..., Run], run_door: Door, folder: Path, tmp_path: Path
+    run: Run, trained: Callable[..., Run], run_entry_point: EntryPoint, folder: Path, tmp_path: Path
 ):
     other = trained("model=enhanced").checkpoint("best")
-    done = run_door("predict.py", f"run={run.folder}", f"images={folder}", f"ckpt={other}")
+    done = run_entry_point("predict.py", f"run={run.folder}", f"images={folder}", f"ckpt={other}")
     assert done.code == 1
     assert "holds the weights of another network" in done.err
     torch.save({"weights": torch.zeros(3)}, tmp_path / "foreign.ckpt")
-    done = run_door(
+    done = run_entry_point(
         "predict.py", f"run={run.folder}", f"images={folder}", f"ckpt={tmp_path / 'foreign.ckpt'}"
     )
     assert done.code == 1

@@ -26,7 +26,7 @@ SEEDS = [*SMALL, "trainer.max_epochs=3", "model.dropout=0,0.3", "seed=0,1"]
 
 
 @pytest.fixture
-def sweep(run_door, monkeypatch, tmp_path):
+def sweep(run_entry_point, monkeypatch, tmp_path):
     """Start the sweep "s" in this process, in a folder of the test's."""
     monkeypatch.chdir(tmp_path)
     for variable in ("PYTHONPATH", "EXPERIMENT_PARENT"):  # the sweeper sets them
@@ -34,7 +34,7 @@ def sweep(run_door, monkeypatch, tmp_path):
     monkeypatch.delenv("EXPERIMENT_PARENT")
 
     def start(*arguments: str) -> tuple[int, str, str]:
-        done = run_door("train.py", "-m", *arguments, "sweep.name=s")
+        done = run_entry_point("train.py", "-m", *arguments, "sweep.name=s")
         return done.code or 0, done.out, done.err
 
     return start
@@ -95,7 +95,7 @@ def test_failures_are_told_when_they_happen_and_only_they_are_run_again(tmp_path
     assert code == 1
     assert "Traceback" not in output + errors
     begin, *lines = output.splitlines()
-    assert begin == f"3 jobs → {tmp_path / 'outputs' / 's'}"
+    assert begin == "3 jobs → outputs/s"
     assert "[1/3] optimizer.lr=0.01  test" in lines[0]
     assert "[2/3] optimizer.lr=1e+30  FAILED UserError: the loss became" in lines[1]
     assert "[3/3] optimizer.lr=0.02  test" in lines[2]

@@ -59,6 +59,7 @@ WRONG = {
         seed=one | expected int
         seed=1e3 | expected int
         seed=-1 | expected int in [0
+        data.fold=5 | with data.folds=5 there are 0 to 4
         seed=[1] | expected int
         seed={a:1} | seed is missing
         seed=0,1 | add -m
@@ -83,6 +84,12 @@ WRONG = {
         callbacks.checkpoint.monitor=val_ece | metrics=[acc] has no ece
         trainer.strategy=fsdp | auto | ddp
         trainer.devices=[0] | expected int
+        trainer.devices=-5 | expected int
+        trainer.devices=auto | expected int
+        trainer.devices=99 trainer.accelerator=cpu | a process for each
+        trainer.num_nodes=50 | nothing starts the processes of the other nodes
+        -m trainer=ddp seed=0,1 | a sweep gives each job one device
+        +callbacks.average={_target_:lightning.pytorch.callbacks.EMAWeightAveraging,foo:3} | no such key
         data.root= | expected a path
         data.dataset=mnits | Did you mean mnist?
         data.dataset=os.system | data.dataset=os.system
@@ -180,12 +187,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("script", "arguments", "message"), CASES)
-def test_it_is_told(script, arguments, message, folder, run_door, monkeypatch):
+def test_it_is_told(script, arguments, message, folder, run_entry_point, monkeypatch):
     if "unreadable" in arguments and os.access(folder / "unreadable" / "config.yaml", os.R_OK):
         pytest.skip("this user may read everything")
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    done = run_door(script, *shlex.split(arguments.replace("LONG", LONG)))
+    done = run_entry_point(script, *shlex.split(arguments.replace("LONG", LONG)))
     assert done.code == 1
     assert message in done.err
     assert "Traceback" not in done.err

@@ -6,7 +6,7 @@ A loss is the mean over the batch, or with `reduction` "sum" their sum, or with 
 import math
 from typing import Any
 
-from custom_backend.array import Array, arange, check_input, namespace, require
+from custom_backend.array import Array, arange, check_array, check_input, namespace, require
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -48,6 +48,7 @@ def one_hot(labels: Array, logits: Array, where: str) -> Array:
     """
     xp = namespace(logits)
     check_input(where, logits, "classes, batch")
+    check_array(where, "of labels", labels)
     classes, batch = logits.shape
     require(tuple(labels.shape) == (batch,), where, f"labels ({batch},)", f"shape {tuple(labels.shape)}")
     require("int" in str(labels.dtype), where, "integer labels", labels.dtype)
@@ -72,6 +73,7 @@ def check_loss(where: str, reduction: str, **settings: Any) -> None:
 
 def _class_weights(where: str, name: str, weight: Array, logits: Array) -> Array:
     """A weight for each class as a column beside the logits, checked."""
+    check_array(where, name, weight)
     xp, classes = namespace(logits), logits.shape[0]
     right = tuple(weight.shape) == (classes,) and bool(xp.all(weight >= 0) & xp.all(weight < math.inf))
     require(right, where, f"{name} of ({classes},) finite numbers of at least 0", weight)
@@ -138,7 +140,7 @@ def focal_loss_forward(
     xp, where = namespace(logits), "FocalLoss"
     check_loss(where, reduction, alpha=alpha, gamma=gamma)
     hot = one_hot(labels, logits, where)
-    if hasattr(alpha, "shape"):
+    if not isinstance(alpha, int | float):
         alpha = xp.sum(hot * _class_weights(where, "alpha", alpha, logits), axis=0)
     log_p, _ = log_softmax_forward(logits)
     log_pt = xp.sum(xp.where(hot > 0, log_p, 0.0), axis=0)
@@ -163,9 +165,10 @@ def focal_loss_backward(saved: Any, grad: Array | float = 1.0) -> Array:
 def mse_loss_forward(x: Array, target: Array, reduction: str = "mean") -> tuple[Array, Any]:
     """L = the mean of (x − target)² over all entries; "none" gives one value an entry."""
     check_loss("MSELoss", reduction)
+    check_input("MSELoss", x)
+    check_array("MSELoss", "as target", target)
     require(x.shape == target.shape, "MSELoss", f"a target {tuple(x.shape)}", tuple(target.shape))
     require(x.dtype == target.dtype, "MSELoss", f"a target of {x.dtype}", target.dtype)
-    require(0 not in x.shape, "MSELoss", "at least one entry", f"shape {tuple(x.shape)}")
     difference, xp = x - target, namespace(x)
     value, divisor = _reduced(difference * difference, reduction, xp.ones_like(x))
     return value, (difference, divisor)

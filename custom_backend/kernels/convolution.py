@@ -20,14 +20,17 @@ FEWEST_CHANNELS = 16  # in and out, and
 FEWEST_IMAGES = 8  # below, Winograd's transforms cost more than they save
 
 
-def choose(x_shape: tuple[int, ...], weight: FloatArray, geometry: Geometry) -> ModuleType:
-    """The algorithm for images of `x_shape`: `winograd` or `im2col`."""
+def choose(x: FloatArray, weight: FloatArray, geometry: Geometry) -> ModuleType:
+    """The algorithm: `winograd` or `im2col`."""
     is_3x3 = geometry == Geometry((3, 3), (1, 1), geometry.padding)
-    is_large = min(weight.shape[:2]) >= FEWEST_CHANNELS and x_shape[3] >= FEWEST_IMAGES
+    is_large = min(weight.shape[:2]) >= FEWEST_CHANNELS and x.shape[3] >= FEWEST_IMAGES
     if is_3x3 and is_large and max(geometry.padding) <= 2 and "_numba" in usable("numpy"):
         from custom_backend.kernels import winograd  # imports numba
 
-        return winograd
+        if winograd.suits(x, winograd.FORWARD) and winograd.suits(
+            weight.reshape(len(weight), -1), winograd.FORWARD
+        ):
+            return winograd
     return im2col
 
 
@@ -42,18 +45,20 @@ def conv2d_forward(
 ) -> tuple[FloatArray, Any]:
     """See `functional.convolution.conv2d_forward`."""
     geometry = Geometry(weight.shape[2:], stride, padding, dilation, groups)
-    y: FloatArray = choose(x.shape, weight, geometry).correlate(x, weight, geometry)
+    algorithm = choose(x, weight, geometry)
+    y: FloatArray = algorithm.correlate(x, weight, geometry)
     if bias is not None:
         y += bias.reshape(-1, 1, 1, 1)
-    return y, (x, weight, bias is not None, geometry)
+    return y, (x, weight, bias is not None, geometry, algorithm)
 
 
 def conv2d_backward(
     saved: Any, grad: FloatArray, needs_input_grad: bool = True
 ) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
     """See `functional.convolution.conv2d_backward`."""
-    x, weight, has_bias, geometry = saved
-    algorithm = choose(x.shape, weight, geometry)
+    x, weight, has_bias, geometry, algorithm = saved
+    if algorithm is not im2col and not algorithm.suits(grad, algorithm.BACKWARD):
+        algorithm = im2col
     grad_weight = algorithm.weight_gradient(x, grad, geometry)
     grad_bias = columns_of(grad).sum(axis=1) if has_bias else None
     grad_x = algorithm.input_gradient(x.shape, weight, grad, geometry) if needs_input_grad else None

@@ -13,18 +13,25 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
-
-from threadpoolctl import ThreadpoolController
 
 SMALLEST = 1 << 19  # elements; below, waking a thread costs more than it brings
 PRODUCTS = 16  # multiplications of a matrix product that take as long as an element of anything else
 
 
+BLAS_OBEYS = find_spec("threadpoolctl") is not None
+
+
 @functools.cache
 def threads() -> int:
-    """How many threads share the work: OMP_NUM_THREADS, or as many as this process has cores."""
+    """How many threads share the work: OMP_NUM_THREADS, or as many as this process has cores.
+
+    One, where BLAS cannot be told to keep to one thread itself: theirs would multiply.
+    """
+    if not BLAS_OBEYS:
+        return 1
     wanted, _, _ = os.environ.get("OMP_NUM_THREADS", "").partition(",")
     if wanted:
         return int(wanted)
@@ -48,6 +55,10 @@ class _SerialBlas:
 
     @functools.cached_property
     def _libraries(self) -> list[Any]:
+        if not BLAS_OBEYS:
+            return []
+        from threadpoolctl import ThreadpoolController
+
         return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
     @contextlib.contextmanager

@@ -13,8 +13,9 @@ neural networks (2016), F(2 × 2, 3 × 3).
 Tiles lie two pixels apart. That each sum runs over contiguous memory, images have even and odd columns apart,
 (C, H, 2, W / 2, N); an array of transformed tiles is (4, 4, channels, rows, columns, batch).
 
-The sums take a pixel of ∞ to its neighbours' outputs as ∞ − ∞, which is NaN. So what comes out not finite,
-or too large for the dtype on the way, is computed again by im2col.
+The sums bring a pixel into outputs whose window does not see it, where it cancels but for rounding. An
+infinity would make NaN of its neighbours, and a number of 10³⁰ noise of 10²²: an array that holds one is left
+to im2col, see `suits`.
 """
 
 from typing import Any
@@ -24,16 +25,49 @@ import numpy.typing as npt
 
 from custom_backend.array import Pair, matmul
 from custom_backend.functional.convolution import Geometry, output_size
-from custom_backend.kernels import im2col
 from custom_backend.kernels.compiled import compiled
 from custom_backend.kernels.im2col import blocks
 from custom_backend.kernels.memory import empty
 from custom_backend.kernels.parallel import PRODUCTS, split, split_sum
 
 FloatArray = npt.NDArray[Any]
+IntArray = npt.NDArray[Any]
 
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OF_KERNEL = np.kron(G, G)  # (16, 9): g ↦ G g Gᵀ
+
+FORWARD, BACKWARD = 12, 16  # bits, see `suits`; in training, images need 7, weights 4 and gradients 14
+
+
+@compiled
+def _measure(start: int, stop: int, bits: IntArray, mantissa: int, exponents: IntArray) -> None:
+    """For each column: the greatest of the binary exponents, and their mean over what is not 0."""
+    greatest, total = exponents[0, start:stop], exponents[1, start:stop]
+    count = np.zeros(stop - start, bits.dtype)
+    mask = bits.dtype.type((1 << 8 * bits.itemsize - 1) - 1)  # all but the sign
+    for row in range(bits.shape[0]):
+        seen = bits[row, start:stop]
+        for n in range(seen.shape[0]):
+            magnitude = seen[n] & mask
+            greatest[n] = max(greatest[n], magnitude)
+            total[n] += magnitude >> mantissa
+            count[n] += magnitude != 0
+    for n in range(stop - start):
+        greatest[n] >>= mantissa
+        total[n] = total[n] // max(count[n], 1) if greatest[n] else greatest[n]
+
+
+def suits(x: FloatArray, spread: int) -> bool:
+    """Whether no number of x (…, samples) is infinite, huge, or far greater than the others of its sample.
+
+    Far: by more than `spread` bits than they are on the (geometric) average, zeros aside, for float32.
+    """
+    matrix, mantissa = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.finfo(x.dtype).nmant
+    bits = matrix.view(f"i{x.itemsize}")
+    exponents, largest = np.zeros((2, x.shape[-1]), bits.dtype), np.finfo(x.dtype).maxexp
+    split(_measure, x.shape[-1], x.size, bits, mantissa, exponents)
+    widest = (exponents[0] - exponents[1]).max()
+    return bool(widest <= spread + mantissa - 23 and exponents[0].max() < largest * 4 // 3)
 
 
 def _tiled(x: FloatArray, size: Pair, padding: Pair) -> tuple[Pair, FloatArray]:
@@ -164,30 +198,25 @@ def _empty_tiles(channels: int, rows: slice, cols: slice, like: FloatArray) -> F
     return empty((4, 4, channels, *shape), like.dtype)
 
 
-def _filter(x: FloatArray, kernels: FloatArray, size: Pair, padding: Pair) -> FloatArray | None:
-    """Correlate x (C, H, W, N) with transformed kernels (16, O, C) to (O, *size, N); None if not finite.
+def _filter(x: FloatArray, kernels: FloatArray, size: Pair, padding: Pair) -> FloatArray:
+    """Correlate x (C, H, W, N) with transformed kernels (16, O, C) to (O, *size, N).
 
     Of transformed tiles there are never more than `im2col.CACHE` bytes a thread (or one tile of each image).
     """
     (_, outputs, channels), batch = kernels.shape, x.shape[3]
     (height, width), padded = _tiled(x, size, padding)
     y, tile = empty((outputs, *size, batch), x.dtype), 16 * (channels + outputs) * batch * x.itemsize
-    infinite: list[int] = []
 
     def multiply(start: int, stop: int) -> None:
         for rows, cols, _ in blocks(start, stop, width, batch, tile):
             before, after = _empty_tiles(channels, rows, cols, x), _empty_tiles(outputs, rows, cols, x)
             _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
-            block = y[:, 2 * rows.start : 2 * rows.stop, 2 * cols.start : 2 * cols.stop]
-            with np.errstate(invalid="ignore", over="ignore"):  # see above
-                np.matmul(kernels, before.reshape(16, channels, -1), out=after.reshape(16, outputs, -1))
-                _from_tiles(_runs(after), rows.start, cols.start, batch, _runs(y))
-                if not np.isfinite(block.sum()):
-                    infinite.append(start)
+            np.matmul(kernels, before.reshape(16, channels, -1), out=after.reshape(16, outputs, -1))
+            _from_tiles(_runs(after), rows.start, cols.start, batch, _runs(y))
             del before, after  # so that the next block lies in the same memory, which the cache still holds
 
     split(multiply, height * width, kernels.size * height * width * batch // PRODUCTS)
-    return None if infinite else y  # to be computed again, see above
+    return y
 
 
 def correlate(x: FloatArray, weight: FloatArray, geometry: Geometry) -> FloatArray:
@@ -195,8 +224,7 @@ def correlate(x: FloatArray, weight: FloatArray, geometry: Geometry) -> FloatArr
     outputs, channels = weight.shape[:2]
     kernels = matmul(OF_KERNEL.astype(weight.dtype), weight.reshape(-1, 9).T)
     size = output_size(x.shape[1:3], *geometry.window)
-    y = _filter(x, kernels.reshape(16, outputs, channels), size, geometry.padding)
-    return im2col.correlate(x, weight, geometry) if y is None else y
+    return _filter(x, kernels.reshape(16, outputs, channels), size, geometry.padding)
 
 
 def input_gradient(
@@ -207,8 +235,7 @@ def input_gradient(
     kernels = matmul(OF_KERNEL[:, ::-1].astype(weight.dtype), weight.reshape(-1, 9).T)
     turned = kernels.reshape(16, outputs, channels).swapaxes(1, 2)
     padding = 2 - geometry.padding[0], 2 - geometry.padding[1]
-    grad_x = _filter(grad, turned, (shape[1], shape[2]), padding)
-    return im2col.input_gradient(shape, weight, grad, geometry) if grad_x is None else grad_x
+    return _filter(grad, turned, (shape[1], shape[2]), padding)
 
 
 def weight_gradient(x: FloatArray, grad: FloatArray, geometry: Geometry) -> FloatArray:
@@ -224,13 +251,10 @@ def weight_gradient(x: FloatArray, grad: FloatArray, geometry: Geometry) -> Floa
             before, after = _empty_tiles(channels, rows, cols, x), _empty_tiles(outputs, rows, cols, x)
             _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
             _gradient_to_tiles(_runs(grad), rows.start, cols.start, batch, _runs(after))
-            with np.errstate(invalid="ignore", over="ignore"):  # see above
-                total += after.reshape(16, outputs, -1) @ before.reshape(16, channels, -1).swapaxes(1, 2)
+            total += after.reshape(16, outputs, -1) @ before.reshape(16, channels, -1).swapaxes(1, 2)
             del before, after  # see _filter
         return total
 
     total = split_sum(multiply, height * width, 16 * channels * outputs * height * width * batch // PRODUCTS)
-    if not np.isfinite(total).all():
-        return im2col.weight_gradient(x, grad, geometry)
     gradient: FloatArray = matmul(total.reshape(16, -1).T, OF_KERNEL.astype(x.dtype))
     return gradient.reshape(outputs, channels, 3, 3)

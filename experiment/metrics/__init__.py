@@ -7,8 +7,6 @@ switch, ``conf/metrics/acc.yaml``. No torch.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from experiment.metrics.choice import chosen as chosen
-from experiment.metrics.choice import monitor_problems as monitor_problems
 from experiment.metrics.predictions import Predictions as Predictions
 from experiment.metrics.predictions import of_predictions as of_predictions
 from experiment.metrics.predictions import read_predictions as read_predictions

@@ -17,6 +17,9 @@ def centred(logits: Logits) -> Logits:
     A class with an infinite logit is certain: all others become minus infinity. NaN stays NaN.
     """
     largest = logits.max(axis=1, keepdims=True)
+    if np.isfinite(logits).all():
+        below: Logits = logits - largest
+        return below
     with np.errstate(invalid="ignore"):
         finite = logits - largest
     certain = np.where(np.isposinf(logits), 0, np.where(np.isnan(logits), np.nan, -np.inf))

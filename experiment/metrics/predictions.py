@@ -82,8 +82,8 @@ def of_predictions(path: Path, metrics: Iterable[str | Metric]) -> dict[str, flo
     values = {}
     for metric in metrics:
         row = TABLE.get(metric) if isinstance(metric, str) else metric
-        if row is None or row.function is None:
-            known = ", ".join(key for key, other in TABLE.items() if other.function)
+        if row is None or row.function is None or row.views:  # views of an image are not kept
+            known = ", ".join(key for key, other in TABLE.items() if other.function and not other.views)
             raise UserError(f"{metric} is no metric of predictions; there are {known}")
         values[f"test_{row.key}"] = row(logits, labels)
     return values

@@ -33,6 +33,7 @@ class Metric:
             test only.
         digits: digits that are shown of a value without ``"%"``.
         min_classes: the fewest classes with which it says anything.
+        views: whether its logits are means over views of each test image (test-time augmentation).
         function: computes it from :data:`Logits` and :data:`Labels`; None of what is measured otherwise.
     """
 
@@ -43,6 +44,7 @@ class Metric:
     when: Literal["epoch", "end"] = "epoch"
     digits: int = 3
     min_classes: int = 1
+    views: bool = False
     function: Function | None = None
 
     def __call__(self, logits: Logits, labels: Labels, **options: Any) -> float:
@@ -94,6 +96,7 @@ def metric(
     when: Literal["epoch", "end"] = "epoch",
     digits: int = 3,
     min_classes: int = 1,
+    views: bool = False,
 ) -> Callable[[Function], Metric]:
     """Make a function of logits and labels a row of the table: see :class:`Metric`.
 
@@ -108,7 +111,7 @@ def metric(
             raise UserError(f"{_origin(function)}: there is a metric {key} already: choose another key")
         if not key.isidentifier() or key.partition("_")[0] in STAGES:
             raise UserError(f"{_origin(function)}: a metric cannot be called {key!r}; kappa would be fine")
-        TABLE[key] = Metric(key, words, unit, better, when, digits, min_classes, function)
+        TABLE[key] = Metric(key, words, unit, better, when, digits, min_classes, views, function)
         return TABLE[key]
 
     return add

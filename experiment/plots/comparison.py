@@ -23,7 +23,7 @@ from experiment.plots.style import (
     scale_of_losses,
 )  # fmt: skip
 
-MAX_CURVES = 2 * len(SERIES)  # each colour as a full and as a dashed line
+MAX_SETTINGS = 2 * len(SERIES)  # each colour as a full and as a dashed line
 Rows = Sequence[Mapping[str, float | None]]
 """The rows of one ``metrics.csv``."""
 Cells = Mapping[str, Mapping[str, float]]
@@ -97,8 +97,8 @@ def verdict(title: str, said: str, comparisons: Sequence[Comparison]) -> Figure:
     heights = []
     for one in comparisons:
         heights += [2.3] * len(one.runs) + [0.75 + 0.5 * len(one.effects)]
-    lines = fill(title, 58).split("\n")
-    below = fill(said, 74).split("\n")
+    lines = fill(title, 48).split("\n")
+    below = fill(said, 60).split("\n")
     head = 0.27 * len(lines) + 0.2 * len(below) + 0.15
     figure = Figure((NARROW, head + sum(heights) + 0.3 * len(heights)), facecolor=PALETTE["paper"])
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / figure.get_figheight()))
@@ -113,7 +113,7 @@ def verdict(title: str, said: str, comparisons: Sequence[Comparison]) -> Figure:
         for heading, cells in one.runs.items():
             axes = next(panels)
             _runs(axes, one.metric, cells)
-            axes.set_title(fill(heading, 70), loc="left", fontsize=10, **INK)
+            axes.set_title(fill(heading, 54), loc="left", fontsize=10, **INK)
         _effects(next(panels), one)
     return figure
 
@@ -166,7 +166,7 @@ def _effects(axes: Axes, one: Comparison) -> None:
         if not math.isnan(effect.mean):
             say = pointed("mean", f"{{x:+.3g}} {unit}")
             axes.plot([one.shown(effect.mean)], [row - 0.15], "D", ms=6, color=SERIES[1], gid=say)
-    names = [fill(effect.name, 26) for effect in reversed(one.effects)]
+    names = [fill(effect.name, 20) for effect in reversed(one.effects)]
     axes.set_yticks(range(len(names)), names, parse_math=False, fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.6, len(names) - 0.4)
@@ -178,12 +178,12 @@ def _effects(axes: Axes, one: Comparison) -> None:
 def curves(panels: Sequence[Panel], title: str) -> Figure:
     """Panels side by side; a line for the mean over the runs of a setting, a band from lowest to highest.
 
-    At most :data:`MAX_CURVES` settings.
+    At most :data:`MAX_SETTINGS` settings.
     """
     labels = list(dict.fromkeys(label for panel in panels for label in panel.settings))
     style = dict(zip(labels, product(("-", "--"), SERIES), strict=False))
     width = NARROW if len(panels) == 1 else WIDTH
-    columns = 1 if len(panels) == 1 and max(map(len, labels), default=0) > 34 else 2
+    columns = 1 if len(panels) == 1 and max(map(len, labels), default=0) > 28 else 2
     height = 3.2 + 0.2 * math.ceil(len(labels) / columns) * (len(labels) > 1)
     title = fill(title, int(width * 10))
     size = (width, height + 0.25 * title.count("\n"))
@@ -201,7 +201,7 @@ def curves(panels: Sequence[Panel], title: str) -> Figure:
             place = "upper right" if panel.metric.endswith("loss") else "lower right"
             axes.legend([line], [f"{text}: {value:g}"], loc=place, fontsize=9)
         heading = f"{_capital(units.name(panel.metric))}{panel.note}"
-        axes.set_title(fill(heading, 56), loc="left", fontsize=10, **INK)
+        axes.set_title(fill(heading, 46), loc="left", fontsize=10, **INK)
         axes.set_xlabel("epoch", **INK)
         _scale(axes, panel.metric, means)
     if len(labels) > 1:
@@ -215,11 +215,11 @@ def curves(panels: Sequence[Panel], title: str) -> Figure:
 
 def _draw(axes: Axes, panel: Panel, label: str, line: str, color: str) -> dict[float, float]:
     """Draw the runs of a setting and return epoch → mean of the runs that reached it with a finite value."""
-    reached: dict[float, list[float]] = {}
+    factor, reached = units.factor(panel.metric), dict[float, list[float]]()
     for row in (row for run in panel.settings[label] for row in run):
         value, epoch = row.get(panel.metric), row["epoch"]
         if value is not None and epoch is not None and math.isfinite(value):
-            reached.setdefault(epoch, []).append(units.factor(panel.metric) * value)
+            reached.setdefault(epoch, []).append(factor * value)
     epochs = sorted(reached)
     low, high, total = ([function(reached[epoch]) for epoch in epochs] for function in (min, max, math.fsum))
     mean = [value / len(reached[epoch]) for value, epoch in zip(total, epochs, strict=True)]

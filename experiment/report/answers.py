@@ -10,7 +10,14 @@ from experiment.metrics import row, units
 from experiment.report.questions import Claim, Contrast, Question
 from experiment.report.runs import Collection
 from experiment.report.sequential import look_levels
-from experiment.report.statistics import LEVEL, Estimate, corrected, estimate, pairs_needed
+from experiment.report.statistics import (
+    LEVEL,
+    Estimate,
+    corrected,
+    estimate,
+    estimate_over_folds,
+    pairs_needed,
+)
 
 EXACT = ("parameters", "flops_per_image")
 """Metrics that do not depend on the seed."""
@@ -96,7 +103,7 @@ class Answer:
 
 
 def answer(asked: Sequence[Question], runs: Collection, delta: float | None = None) -> list[Answer]:
-    """The answers to questions that are told together: their tests are corrected together.
+    """The answers to questions of one report: their tests are corrected together.
 
     Args:
         asked: all that one report tells.
@@ -114,7 +121,7 @@ def answer(asked: Sequence[Question], runs: Collection, delta: float | None = No
             if contrast.failed or contrast.along:
                 continue  # no verdict is asked of it, so that it costs the others nothing
             for name, p in _tests(given.claim, finding, delta).items():
-                if given.question.sweep and given.question.sweep.max_seeds:
+                if given.question.is_sequential:
                     setattr(finding, name, p)  # has its share of the level, see sequential
                 else:
                     tests.append(((number, place), p))
@@ -141,9 +148,11 @@ def _finding(question: Question, contrast: Contrast) -> Finding:
     In a sequential sweep those of the first look that decided, or of the last one: seeds added for another
     claim change nothing.
     """
-    values = list(contrast.seeds.values())
     size = 1.0 if question.claim.is_ratio else contrast.size
     sweep = question.sweep
+    if contrast.folds:
+        return Finding(estimate_over_folds(contrast.seeds, contrast.folds, size))
+    values = list(contrast.seeds.values())
     if not (sweep and sweep.max_seeds):
         return Finding(estimate(values, size))
     finding = Finding(estimate(values, size), 0.0)
@@ -229,6 +238,8 @@ def _verdict(
         return f"undecided: {until}"
     if found.mean < 0 and good == "held" and not claim.claimed:
         return "undecided: so far the mean goes the other way"
+    if contrast.folds:
+        return f"undecided: {found.n} folds do not tell"
     more = _more_seeds(claim, found, tests)
     if more > MANY:
         return f"undecided: more than {MANY} more seeds needed"
@@ -236,7 +247,7 @@ def _verdict(
 
 
 def _more_seeds(claim: Claim, found: Estimate, tests: int) -> float:
-    """Further seeds until the effect or the claimed size can be told, should mean and spread stay."""
+    """Further seeds until the effect or the claimed size can be decided, should mean and spread stay."""
     least, _ = claimed_size(claim)
     distances = [found.mean, found.mean - least] if claim.claimed and found.mean < least else [found.mean]
     needed = min(1e9, *(pairs_needed(distance, found.sd, max(tests, 1)) for distance in distances))
@@ -311,7 +322,7 @@ def next_step(given: Answer, runs: Collection, tests: int) -> str:
     kept = [word for word in words[1:] if not word.startswith(replaced)]
     if given.verdict.startswith("decided") and question.leader:
         return shlex.join(["python", words[0], *kept, *question.leader.split()])
-    if not given.verdict.startswith(("undecided", "no verdict")):
+    if not given.verdict.startswith(("undecided", "no verdict")) or any(c.folds for c in question.contrasts):
         return ""
     open_ = [
         f for f in given.findings if f.verdict.startswith("undecided") and f.found.n > 1 and f.found.sd > 0
@@ -326,4 +337,6 @@ def next_step(given: Answer, runs: Collection, tests: int) -> str:
         return ""  # which of several settings to sweep is for the user to choose
     (key,) = question.changed
     values = dict.fromkeys(term.partition("=")[2] for c in question.contrasts for term in c.terms)
+    if "–" in values:  # some runs do not have the key
+        return ""
     return shlex.join(["python", words[0], "-m", *kept, f"{key}={','.join(values)}", *more])

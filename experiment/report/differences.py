@@ -51,7 +51,9 @@ def between(a: Record, b: Record) -> list[str]:
     )
     names = [key for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
     lines = [f"{name}: {first.get(name, '–')} → {second.get(name, '–')}" for name in names]
-    return lines or ["the two runs were told the same, with the same code, data, hardware and versions"]
+    return lines or [
+        "the two runs were given the same configuration, with the same code, data, hardware and versions"
+    ]
 
 
 def facts(records: Iterable[Record]) -> dict[str, Counter[str]]:

@@ -24,6 +24,7 @@ def page(text: str, title: str, pictures: Mapping[str, str]) -> str:
     body = re.sub(r'<img[^>]* src="(figures/[\w-]+\.png)"[^>]*/?>', lambda m: pictures[m[1]], body)
     body = re.sub(r"<p>((?:<svg.*?</svg>\s*)+)</p>", r'<div class="pictures">\1</div>', body, flags=re.DOTALL)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    body = re.sub(r"<table>(?=\s*<thead>\s*<tr>\s*<th>question)", '<table class="verdicts">', body)
     words = "|".join(sorted(VERDICTS, key=len, reverse=True))
     body = re.sub(
         rf"(<td>|<strong>)({words})(?=[:,. <(])",

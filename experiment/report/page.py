@@ -8,19 +8,20 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
 from experiment.errors import UserError
 from experiment.metrics import row, units
-from experiment.plots.comparison import MAX_CURVES, Comparison, Effect, Panel, curves, verdict
+from experiment.plots.comparison import MAX_SETTINGS, Comparison, Effect, Panel, curves, verdict
 from experiment.plots.style import png, svg, write_png
 from experiment.report import differences, latex, predictions, published
 from experiment.report.answers import Answer, answer, equivalence
 from experiment.report.html import page, runs_table
 from experiment.report.questions import questions
-from experiment.report.runs import DERIVED, Collection, Record, shorter, telling
+from experiment.report.runs import DERIVED, Collection, Record, distinguishing_keys, shorter
 from experiment.report.statistics import sign_flips
 from experiment.results import headline, metric_keys
 
@@ -31,12 +32,17 @@ Runs are compared within a data set and a seed; several pairs of one seed count 
 number of seeds is that of independent values. Intervals are those of the paired t-test, 95 %; a verdict
 needs p < 0.05 after correction over all comparisons of this report ({tests}), for which the intervals are
 not widened. They cover what the seed decides (weights, order of batches, augmentation) on one split of the
-data and one test set, and neither another split nor other test images. Seeds needed are for 80 % power,
-should mean and spread stay, and for one look when all are there: looking after each seed until there is a
-verdict finds effects where there are none. sweep.until=decided looks after each seed and takes that into
-account: it shares out the level of 5 % among its claims and looks, and its intervals are as wide as that
-needs. In the figures dots are runs or seeds, faint lines join the runs of a pair, diamonds are means, with
-the interval where it is of an effect; bands of curves reach from the lowest to the highest run."""
+data and one test set, and neither another split nor other test images; where data.fold varies, another
+split, too, with the correction for overlapping training sets (Nadeau, Bengio 2003). Seeds needed are for 80
+% power, should mean and spread stay, and for one look when all are there: looking after each seed until
+there is a verdict finds effects where there are none. sweep.until=decided looks after each seed and takes
+that into account: it shares out the level of 5 % among its claims and looks, and its intervals are as wide
+as that needs. In the figures dots are runs or seeds, faint lines join the runs of a pair, diamonds are
+means, with the interval where it is of an effect; bands of curves reach from the lowest to the highest
+run."""
+PEEKING = (
+    "Seeds added until there is a verdict find what is not there; sweep.until=decided adds them validly."
+)
 Settings = Mapping[tuple[str, ...], Sequence[Record]]
 
 
@@ -71,7 +77,7 @@ def write_report(folders: Sequence[Path], out: Path | None, delta: float | None 
             new.rename(out)
     except OSError as refusal:
         raise UserError(f"no report can be written to {out}: {refusal}") from refusal
-    return report.told
+    return report.conclusion
 
 
 class Report:
@@ -92,14 +98,18 @@ class Report:
         self.title = ", ".join([*(sweep.name for sweep in runs.sweeps), *["single runs"] * bool(runs.loose)])
         self.pictures: dict[str, str] = {}
         self.two: dict[str, list[str]] = {}  # of two runs first what differs, then what came out
-        if len(runs.finished) == 2 and not runs.sweeps:
-            pair = runs.finished[0], runs.finished[1]
+        if len(runs.records) == 2 and not runs.sweeps and all(run.config for run in runs.records):
+            pair = runs.records[0], runs.records[1]
             self.two = {"What differs": differences.between(*pair), "What came out": _came_out(*pair)}
 
     @property
-    def told(self) -> str:
+    def conclusion(self) -> str:
         """What the command line says: the verdicts, and where the report is."""
         verdicts = [f"{given.question.text}  {given.verdict}" for given in self.answers]
+        peeking = any(
+            "more seed" in given.verdict and not given.question.is_sequential for given in self.answers
+        )
+        verdicts += [PEEKING] * peeking
         apart = [line for lines in self.two.values() for line in lines]
         return "\n".join([*apart, *verdicts, _counts(self.runs), f"report: {self.out / 'report.html'}"])
 
@@ -144,7 +154,14 @@ class Report:
                 _what_else_changes(settings, keys),
             ]
             if labelled := _labelled(settings, keys):
-                blocks += [self._curves(folder, labelled, name, number), _calibration(labelled)]
+                best = sorted(labelled, key=lambda label: self._rank(labelled[label]))[:MAX_SETTINGS]
+                shown = {label: labelled[label] for label in labelled if label in best}
+                note = (
+                    f"Below, the best {len(shown)} of {len(labelled)} settings."
+                    if len(best) < len(labelled)
+                    else ""
+                )
+                blocks += [note, self._curves(folder, shown, name, number), _calibration(shown)]
         for number, given in enumerate(answers, 1):
             blocks += [f"## {number}. {escape(given.question.text)}", f"**{escape(given.verdict)}**"]
             if comparisons := _comparisons(given, self.delta):
@@ -157,22 +174,20 @@ class Report:
         blocks += ["## All runs", RUNS_TABLE, "## Provenance", *_provenance(runs, flags)]
         return [*blocks, "## What is missing", *_missing(runs, answers), _listed(self.notes)]
 
+    def _rank(self, runs: Sequence[Record]) -> float:
+        """The lower, the better a setting."""
+        test = f"test_{self.first}"
+        found = [value for run in runs if (value := run.metric(test)) is not None]
+        return -row(test).sign * fmean(found) if found else math.inf
+
     def _curves(self, folder: Path, settings: Mapping[str, Sequence[Record]], name: str, number: int) -> str:
         """The metric that speaks for the runs, and the training loss, over epochs."""
-        known = {label: runs for label, runs in settings.items() if any(run.rows for run in runs)}
-        if not known:
+        drawn = {label: [run.rows for run in runs] for label, runs in settings.items()}
+        if not any(rows for runs in drawn.values() for rows in runs):
             return ""
-        best = sorted(
-            known, key=lambda label: row(self.first).sign * -_mean(known[label], f"test_{self.first}")
-        )
-        drawn = {label: [run.rows for run in known[label]] for label in known if label in best[:MAX_CURVES]}
-        note = f"; the best {MAX_CURVES} of {len(known)} settings" if len(known) > MAX_CURVES else ""
-        kinds = dict.fromkeys(_loss(run) for label in drawn for run in known[label])
-        of_kinds = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
-        panels = (
-            Panel(f"val_{self.first}", drawn, note=note),
-            Panel("train_loss", drawn, note=note + of_kinds),
-        )
+        kinds = dict.fromkeys(_loss(run) for runs in settings.values() for run in runs)
+        note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
+        panels = Panel(f"val_{self.first}", drawn), Panel("train_loss", drawn, note=note)
         return "\n".join(self._picture(folder, curves([p], name), f"{p.metric}-{number}") for p in panels)
 
     def _published(self, folder: Path, records: Sequence[Record]) -> list[str]:
@@ -227,11 +242,6 @@ def _loss(run: Record) -> str:
     return f"{name} {smoothing}" if smoothing != "0" else name.replace("label_smoothing", "cross_entropy")
 
 
-def _mean(runs: Sequence[Record], metric: str) -> float:
-    found = [value for run in runs if (value := run.metric(metric)) is not None]
-    return math.fsum(found) / len(found) if found else math.inf * -row(metric).sign
-
-
 def _by_setting(records: Iterable[Record], keys: Sequence[str]) -> Settings:
     """The finished runs of each combination of values, and none where all are missing."""
     settings: dict[tuple[str, ...], list[Record]] = defaultdict(list)
@@ -244,10 +254,16 @@ def _by_setting(records: Iterable[Record], keys: Sequence[str]) -> Settings:
 
 def _labelled(settings: Settings, keys: Sequence[str]) -> dict[str, Sequence[Record]]:
     """Settings that have runs, by a label of as few keys as tell them apart."""
-    told = telling([record for records in settings.values() for record in records], keys)
+    distinguishing = distinguishing_keys(
+        [record for records in settings.values() for record in records], keys
+    )
     labels = {}
     for setting, records in settings.items():
-        pairs = [(shorter(key, told), value) for key, value in zip(keys, setting, strict=True) if key in told]
+        pairs = [
+            (shorter(key, distinguishing), value)
+            for key, value in zip(keys, setting, strict=True)
+            if key in distinguishing
+        ]
         labels[" ".join(f"{key}={value}" for key, value in pairs) or "all runs"] = records
     return {label: records for label, records in labels.items() if records}
 
@@ -316,7 +332,7 @@ def _results(settings: Settings, keys: Sequence[str]) -> str:
 
 def _came_out(a: Record, b: Record) -> list[str]:
     """The results of two runs, a line each."""
-    lines = []
+    lines = [f"{run.folder.name}: {run.status} {run.reason}" for run in (a, b) if run.status != "finished"]
     for name in (*dict.fromkeys([*a.results, *b.results]), "train_seconds"):
         first, second = a.metric(name), b.metric(name)
         is_shown = name.startswith(("test_", "val_", "train_seconds")) and name not in DERIVED
@@ -363,7 +379,8 @@ def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
             Comparison(claim.metric, {}, [], claim.claimed, equivalence(claim, delta), claim.is_ratio),
         )
         found = finding.found
-        one.effects.append(Effect(given.name(contrast), contrast.seeds, found.mean, found.low, found.high))
+        dots = {" ".join(pair): value for pair, value in contrast.seeds.items()}
+        one.effects.append(Effect(given.name(contrast), dots, found.mean, found.low, found.high))
         for setting, cell in reversed(contrast.cells.items()):
             dataset = contrast.datasets[setting]
             heading = contrast.scope if len(datasets) == 1 else dataset
@@ -376,11 +393,13 @@ def _details(given: Answer) -> list[str]:
     """Of each contrast the test, the pairs it was made of, those that it lacks, and what else differs."""
     blocks = []
     for contrast, finding in given.parts:
-        found, metric = finding.found, given.claim.metric
-        text = f"{given.name(contrast)} on {contrast.scope}: {given.effect(finding)}; {found.n} seeds"
+        found, metric, unit = finding.found, given.claim.metric, "folds" if contrast.folds else "seeds"
+        text = f"{given.name(contrast)} on {contrast.scope}: {given.effect(finding)}; {found.n} {unit}"
         if not math.isnan(found.p):
+            text += f", p = {found.p:.2g}"
+            text += "" if math.isnan(finding.p) else f", corrected {finding.p:.2g}"
             flips = sign_flips(list(contrast.seeds.values()))
-            text += f", p = {found.p:.2g}, corrected {finding.p:.2g}, by sign flips {flips:.2g}"
+            text += f", by sign flips {flips:.2g}" if not contrast.folds else ""
         text += f". Verdict: {finding.verdict}."
         if contrast.across:
             text += f" From one data set to the other {', '.join(contrast.across)} change as well."

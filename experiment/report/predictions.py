@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import bdtr
 
 from experiment.errors import UserError
@@ -18,38 +17,27 @@ from experiment.metrics.nll import nll
 from experiment.report.runs import Record
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How far confidence and accuracy agree on the test set; the mean of several runs.
-
-    Args:
-        ece: expected calibration error, in [0, 1].
-        nll: negative log-likelihood, in nats.
-        temperature: by which dividing the logits makes it smallest; above 1 the network is overconfident.
-        scaled_ece, scaled_nll: with the temperature of one half of the images applied to the other.
-    """
+class Calibration(NamedTuple):
+    """How far confidence and accuracy agree on the test set; the mean of several runs."""
 
     ece: float
     nll: float
     temperature: float
+    """By which dividing the logits makes the negative log-likelihood smallest; above 1: overconfident."""
     scaled_ece: float
     scaled_nll: float
+    """With the temperature of one half of the images applied to the other."""
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Two runs on the same images.
-
-    Args:
-        both, first, second, neither: images that both, only the first, only the second and neither got right.
-        p: of McNemar's exact test whether one is right more often; of these runs, not of their settings.
-    """
+class Agreement(NamedTuple):
+    """How many images two runs got right."""
 
     both: int
     first: int
     second: int
     neither: int
     p: float
+    """Of McNemar's exact test whether one is right more often; of these runs, not of their settings."""
 
 
 def of_run(run: Record) -> Predictions | None:
@@ -61,14 +49,23 @@ def of_run(run: Record) -> Predictions | None:
 
 
 def temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """The temperature that makes the negative log-likelihood smallest.
+    """The temperature in [0.05, 20] that makes the negative log-likelihood smallest.
 
+    By Newton's method on its inverse, in which the likelihood is convex.
     C. Guo et al., On calibration of modern neural networks, ICML 2017.
     """
-    found = minimize_scalar(
-        lambda log: nll(logits / math.exp(log), labels), bounds=(-3.0, 3.0), method="bounded"
-    )
-    return math.exp(float(found.x))
+    below = np.maximum(logits - logits.max(axis=1, keepdims=True), -1e4)  # an impossible class is -inf
+    own, inverse = float(np.take_along_axis(below, labels[:, None], axis=1).mean()), 1.0
+    for _ in range(50):
+        shares = np.exp(inverse * below)
+        shares /= shares.sum(axis=1, keepdims=True)
+        mean = (shares * below).sum(axis=1)
+        slope, curvature = mean.mean() - own, ((shares * below**2).sum(axis=1) - mean**2).mean()
+        previous, step = inverse, slope / max(curvature, 1e-12)
+        inverse = float(np.clip(inverse - step, max(inverse / 2, 0.05), min(2 * inverse, 20.0)))
+        if abs(inverse - previous) < 1e-4 * inverse:
+            break
+    return 1 / inverse
 
 
 def calibration(runs: Sequence[Predictions]) -> Calibration:
@@ -79,16 +76,12 @@ def calibration(runs: Sequence[Predictions]) -> Calibration:
     """
     rows = []
     for logits, labels, _ in runs:
-        wide = logits.astype(np.float64)
-        halves = [np.arange(len(labels)) % 2 == half for half in (0, 1)]
-        scaled = wide.copy()
-        found = [temperature(wide[half], labels[half]) for half in halves]
-        for half, other in zip(halves, found[::-1], strict=True):
-            scaled[half] = wide[half] / other
-        mean = math.sqrt(found[0] * found[1])
-        rows.append(
-            [ece(logits, labels), nll(logits, labels), mean, ece(scaled, labels), nll(scaled, labels)]
-        )
+        found = [temperature(logits[half::2], labels[half::2]) for half in (0, 1)]
+        scaled = logits.copy()
+        for half, other in zip((0, 1), found[::-1], strict=True):
+            scaled[half::2] /= other
+        measured = [f(z, labels) for z in (logits, scaled) for f in (ece, nll)]
+        rows.append([*measured[:2], math.sqrt(found[0] * found[1]), *measured[2:]])
     return Calibration(*(math.fsum(column) / len(rows) for column in zip(*rows, strict=True)))
 
 

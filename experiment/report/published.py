@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from experiment.command_line import CONFIG_DIR
 from experiment.metrics import units
 from experiment.plots.comparison import Panel
 from experiment.report.questions import matches
 from experiment.report.runs import Record
+from experiment.schema import CONFIG_DIR
 
 
 def published(runs: Iterable[Record]) -> Mapping[str, Any]:

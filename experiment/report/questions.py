@@ -15,13 +15,13 @@ from typing import Any
 
 from experiment.metrics import row
 from experiment.report.differences import differing_settings, flags
-from experiment.report.runs import Collection, Record, Sweep, plain, said, telling
+from experiment.report.runs import REPEATED, Collection, Record, Sweep, described, distinguishing_keys, plain
 
 MANY_SETTINGS = 12  # more values than these are not compared each with each
 MANY_RUNS = 300  # more settings than these are a search, in which hardly two runs are alike
 
 Pair = tuple[str, ...]
-"""What the runs that are compared share: ``("seed=3", "model=enhanced")``."""
+"""What the runs that are compared share: ``("seed=3", "model=enhanced")``; a fold stands behind the seed."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Contrast:
         terms: setting → weight.
         cells: setting → pair → the metric.
         values: pair → the sum.
-        seeds: seed → mean of the sums of its pairs; what the statistics see.
+        seeds: seed, or seed and fold → mean of the sums of its pairs; what the statistics see.
+        folds: into how many the training set was divided; 0 where all runs have one split.
         unpaired: other pairs → the settings they lack.
         failed: setting → its failed runs and all its runs, where some failed.
         datasets: setting → its data set.
@@ -69,7 +70,8 @@ class Contrast:
     terms: dict[str, float]
     cells: dict[str, dict[Pair, float]] = field(default_factory=dict)
     values: dict[Pair, float] = field(default_factory=dict)
-    seeds: dict[str, float] = field(default_factory=dict)
+    seeds: dict[Pair, float] = field(default_factory=dict)
+    folds: int = 0
     unpaired: dict[Pair, list[str]] = field(default_factory=dict)
     failed: dict[str, tuple[int, int]] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)
@@ -117,6 +119,11 @@ class Question:
         """The question as a sentence."""
         return self.claim.text
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether its sweep looks after each seed."""
+        return self.sweep is not None and self.sweep.max_seeds > 0
+
 
 def parse_claim(given: Any) -> Claim:
     """The claim that a YAML file makes.
@@ -135,15 +142,22 @@ def parse_claim(given: Any) -> Claim:
     if (size := given.get("claimed")) is not None:
         sizes = sorted(map(float, size)) if isinstance(size, list) else [float(size)]
         claimed = sizes[0], sizes[-1]
-        if is_ratio and sizes[0] <= 0:
-            raise ValueError("a factor is positive")
-    if not given.get("contrasts"):
+        if not int(is_ratio) < sizes[0] <= sizes[-1] < math.inf:
+            raise ValueError(f"claimed={size}: a size is above {int(is_ratio)}; turn the weights round")
+    numbers = [None if given.get(key) is None else float(given[key]) for key in ("delta", "failed")]
+    if numbers[0] is not None and not 0 < numbers[0] < math.inf:
+        raise ValueError(f"delta={given['delta']}: expected a number above 0")
+    listed = given.get("contrasts") or []
+    if not listed:
         raise ValueError("no contrasts")
-    contrasts = tuple({str(k): float(v) for k, v in contrast.items()} for contrast in given["contrasts"])
+    if not isinstance(listed, list) or not all(isinstance(contrast, Mapping) for contrast in listed):
+        raise ValueError("contrasts is a list of comparisons such as {seed=0: 1, seed=1: -1}")
+    contrasts = tuple({str(k): float(v) for k, v in contrast.items()} for contrast in listed)
     for contrast in contrasts:
+        if len(contrast) < 2 or not all(0 < abs(weight) < math.inf for weight in contrast.values()):
+            raise ValueError(f"{contrast} compares nothing: it needs two settings, each with a weight")
         if abs(total := math.fsum(contrast.values())) > 1e-9 * max(map(abs, contrast.values())):
             raise ValueError(f"the weights of {contrast} sum to {total:g}: a comparison's sum to 0")
-    numbers = (None if given.get(key) is None else float(given[key]) for key in ("delta", "failed"))
     return Claim(str(given["text"]), str(given["metric"]), contrasts, is_ratio, claimed, *numbers)
 
 
@@ -166,7 +180,7 @@ def questions(runs: Collection, metric: str = "test_acc") -> tuple[list[Question
             try:
                 asked.append(_ask_claim(parse_claim(given), sweep, runs.of(sweep)))
             except (KeyError, TypeError, ValueError, AttributeError) as mistake:
-                notes.append(f"a claim of {sweep.name} cannot be examined ({said(mistake)}): {given}")
+                notes.append(f"a claim of {sweep.name} cannot be examined ({described(mistake)}): {given}")
     for dataset in dict.fromkeys(run.dataset for run in runs.finished):
         asked += _comparisons(runs, dataset, metric, notes)
     return asked, notes
@@ -211,9 +225,8 @@ def _comparisons(runs: Collection, dataset: str, metric: str, notes: list[str]) 
     """
     claimed = {folder for sweep in runs.sweeps if sweep.claims for folder in sweep.jobs}
     settings: dict[frozenset[tuple[str, str]], list[Record]] = defaultdict(list)
-    for run in runs.records:
-        is_outcome = run.status in ("finished", "failed") and run.folder not in runs.repeats
-        if is_outcome and run.config and run.dataset == dataset:
+    for run in runs.outcomes:
+        if run.dataset == dataset:
             settings[run.items].append(run)
     if len(settings) > MANY_RUNS:
         notes.append(f"{len(settings)} settings on {dataset} are too many to compare each with each")
@@ -248,7 +261,7 @@ def _compare(
     known = {run.folder: {**run.settings, **run.choices} for run in runs}
     keys = list(dict.fromkeys(key for run in runs for key in (*run.choices, *run.settings)))
     inside = [key for key in keys if key in changed or key.partition(".")[0] in changed]
-    shared = telling(runs, [key for key in keys if key not in inside and key != "data"])
+    shared = distinguishing_keys(runs, [key for key in keys if key not in inside and key != "data"])
 
     alike: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for run in runs:
@@ -323,14 +336,15 @@ def _contrast(
                 failed += 1
                 value = claim.failed
             if value is not None and (value > 0 or not claim.is_ratio):
-                pair = tuple(f"{key}={run.values[key]}" for key in ("seed", *shared) if key in run.values)
+                own = {key: run.values.get(key, "null") for key in (*REPEATED, *shared)}
+                pair = tuple(f"{key}={value}" for key, value in own.items() if value != "null")
                 values[pair].append(value)
                 runs[setting][pair].append(run)
         if failed and claim.failed is None:
             contrast.failed[setting] = failed, len(cell)
         contrast.cells[setting] = {pair: fmean(found) for pair, found in values.items()}
     compared: list[Record] = []
-    by_seed: dict[str, list[float]] = defaultdict(list)
+    by_seed: dict[Pair, list[float]] = defaultdict(list)
     every = {pair for cell in contrast.cells.values() for pair in cell}
     for pair in sorted(every, key=lambda pair: (float(pair[0].removeprefix("seed=")), pair)):
         if lacking := [setting for setting in terms if pair not in contrast.cells[setting]]:
@@ -338,7 +352,8 @@ def _contrast(
             continue
         parts = [math.log(c[pair]) if claim.is_ratio else c[pair] for c in contrast.cells.values()]
         contrast.values[pair] = sum(w * part for w, part in zip(terms.values(), parts, strict=True))
-        by_seed[pair[0]].append(contrast.values[pair])
+        has_fold = pair[1:] and pair[1].startswith("data.fold=")
+        by_seed[pair[: 2 if has_fold else 1]].append(contrast.values[pair])
         sides = [runs[setting][pair] for setting in terms]
         compared += [run for side in sides for run in side]
         for a, b in combinations([side[0] for side in sides], 2):
@@ -346,6 +361,8 @@ def _contrast(
             known = contrast.along if a.dataset == b.dataset else contrast.across
             known += [key for key in others if key not in known]
     contrast.seeds = {seed: fmean(values) for seed, values in by_seed.items()}
+    if len({run.config.get("data.fold") for run in compared}) > 1:
+        contrast.folds = max(int(run.config.get("data.folds") or 0) for run in compared)
     contrast.caveats = flags({run.folder: run for run in compared}.values())
     contrast.command = str(compared[0].provenance.get("command", "")) if compared else ""
     contrast.scope = _scope(compared or [run for cell in gathered.values() for run in cell])

@@ -13,50 +13,44 @@ from typing import Any
 
 import yaml
 
+from experiment.provenance import PACKAGES
 from experiment.report.runs import Record, Sweep, plain
-from experiment.schema import flatten
+from experiment.schema import CONFIG_DIR, flatten
 
 
 def read_reported(folder: Path) -> tuple[Sweep, dict[Path, Record]]:
     """The sweep that the report in ``folder`` is about, and a record of each of its runs."""
-    from experiment.command_line import CONFIG_DIR
-
     text = html.unescape((folder / "report.md").read_text())
     with (folder / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    header = list(rows[0])
-    swept = header[3 : header.index("seed")]
+    before, _, numbers = ",".join(rows[0]).partition(",seed,")
+    swept = before.split(",")[3:]
     settings, choices, claims = _experiment(CONFIG_DIR / "experiment", folder.name)
     commands = re.findall(r"<code>(\S+) at (\S+): (.*)</code>", text)
     for word in shlex.split(commands[-1][2])[2:] if commands else []:
         key, equals, value = word.partition("=")
         if equals and "." in key and not key.startswith(("hydra", "sweep")):
             settings[key] = value
-    facts: dict[str, str] = dict(re.findall(r"^\| (\w[\w -]*) \| (.*) \|$", text, re.MULTILINE))
+    facts = {name: _single(value) for name, value in re.findall(r"^\| (\w[\w -]*) \| (.*) \|$", text, re.M)}
     data = {name.removeprefix("data "): found for name, found in facts.items() if name.startswith("data ")}
-    names = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
-    packages = {name: _single(facts[name]) for name in names if name in facts}
+    known = {
+        "git": {"commit": facts["commit"]} if "commit" in facts else None,
+        "packages": {name: facts[name] for name in PACKAGES if name in facts},
+    }
     records, jobs = {}, {}
-    for row in rows:
+    for row in (row for row in rows if row["seed"]):  # a damaged run has none
         path = folder / row["folder"]
         jobs[path] = {key: row[key] for key in (*swept, "seed") if row[key]}
-        own = {key: value for key, value in jobs[path].items() if "." not in key and key != "seed"}
-        dataset = own.get("data") or next(iter(data), "unknown data")
+        options = {key: value for key, value in jobs[path].items() if "." not in key and key != "seed"}
+        dataset = options.get("data") or next(iter(data), "unknown data")
         config = settings | {key: value for key, value in jobs[path].items() if "." in key}
         config |= {"seed": int(row["seed"]), "data.dataset": dataset}
-        numbers = {key: float(row[key]) for key in header[header.index("seed") + 1 :] if row[key]}
-        provenance = {
-            "choices": choices | own,
-            "git": {"commit": _single(facts.get("commit", ""))} if "commit" in facts else None,
-            "data": {"dataset": dataset, "fingerprint": _single(data.get(dataset, ""))},
-            "packages": packages,
-        }
-        records[path] = Record(
-            path, row["status"], row["reason"], jobs[path], config, numbers, (), provenance
-        )
-    sessions = [
-        {"start": start, "git": {"commit": at}, "command": command} for start, at, command in commands
-    ]
+        results = {key: float(row[key]) for key in numbers.split(",") if row[key]}
+        provenance = known | {"choices": choices | options}
+        provenance["data"] = {"dataset": dataset, "fingerprint": data.get(dataset, "")}
+        status, reason = row["status"], row["reason"]
+        records[path] = Record(path, status, reason, jobs[path], config, results, (), provenance)
+    sessions = [{"start": start, "git": {"commit": at}, "command": line} for start, at, line in commands]
     return Sweep(folder.name, swept, claims, sessions, jobs), records
 
 

@@ -19,7 +19,9 @@ from experiment.results import Row
 from experiment.run import Run
 from experiment.schema import flatten
 
-IGNORED = ("seed", "name", "output_dir", "resume", "data.root", "data.download")
+REPEATED = ("seed", "data.fold")
+"""Keys in which the runs of one setting differ: what an effect is averaged over."""
+IGNORED = (*REPEATED, "name", "output_dir", "resume", "data.root", "data.download")
 """Keys in which repetitions of a run may differ."""
 UNSEEN = (*IGNORED, "data.dataset", "logger", "callbacks.figures")
 """Keys, and nodes, that are no settings: the data set has a place of its own, the others change no result."""
@@ -52,12 +54,18 @@ class Record:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """What the run was told, as :func:`plain` text: its configuration without :data:`UNSEEN` and nulls.
+        """what the run was given, as :func:`plain` text: its configuration without :data:`UNSEEN` and nulls.
 
         A key that an older run did not know is as good as null.
         """
-        given = ((key, value) for key, value in self.config.items() if value is not None)
-        return {k: plain(v) for k, v in given if not f"{k}.".startswith(tuple(f"{node}." for node in UNSEEN))}
+        given = {key: value for key, value in self.config.items() if value is not None}
+        if "data.fold" not in given:
+            given.pop("data.folds", None)
+        return {
+            k: plain(v)
+            for k, v in given.items()
+            if not f"{k}.".startswith(tuple(f"{node}." for node in UNSEEN))
+        }
 
     @cached_property
     def items(self) -> frozenset[tuple[str, str]]:
@@ -112,6 +120,7 @@ class Collection:
     ``keys`` are what was varied, seeds aside: what the sweeps swept, the data set where there are several
     and, unless there is but one sweep, what else tells finished runs apart. ``finished`` are the finished
     runs, each once: ``repeats`` map a further run of the same settings, data and seed to the one that counts.
+    ``outcomes`` are these and the failed ones that did not finish at another attempt.
 
     Raises:
         UserError: for a folder that does not exist, or if there is no finished run.
@@ -141,6 +150,8 @@ class Collection:
             first.setdefault(_identity(record), record)
         self.finished = [record for record in finished if first[_identity(record)] is record]
         self.repeats = {r.folder: kept for r in finished if (kept := first[_identity(r)]) is not r}
+        failed = [r for r in self.records if r.status == "failed" and r.config and _identity(r) not in first]
+        self.outcomes = [*self.finished, *failed]
         self.loose = [record for record in self.finished if record.folder not in in_sweeps]
         self.keys = list(dict.fromkeys(key for sweep in self.sweeps for key in sweep.swept))
         if len({record.dataset for record in self.finished}) > 1 and "data" not in self.keys:
@@ -151,7 +162,7 @@ class Collection:
             others = [key for record in self.finished for key in record.config]
             others.sort(key=lambda key: not key.startswith("model."))  # what a person would name first
             keys = [key for key in [*groups, *others] if key not in IGNORED]
-            self.keys = telling(self.finished, keys, self.keys)
+            self.keys = distinguishing_keys(self.finished, keys, self.keys)
 
     def of(self, sweep: Sweep) -> list[Record]:
         """The jobs of a sweep, in its order."""
@@ -163,7 +174,7 @@ class Collection:
                 self._seen.add(folder)
                 self._look(folder)
         except OSError as refusal:
-            self._found[folder] = Record(folder, "skipped", said(refusal))
+            self._found[folder] = Record(folder, "skipped", described(refusal))
 
     def _look(self, folder: Path) -> None:
         if sweep := self._sweep(folder):
@@ -197,13 +208,13 @@ class Collection:
             content = json.loads(path.read_text()) if path.exists() else None
             if content is None:
                 return None
-            swept = [key for key in content["swept"] if key != "seed"]
+            swept = [key for key in content["swept"] if key not in REPEATED]
             jobs = {folder / job["folder"]: dict(job["overrides"]) for job in content["jobs"]}
             max_seeds = int(content["max_seeds"]) if content.get("until") == "decided" else 0
             claims, sessions = list(content["claims"]), list(content["sessions"])
             return Sweep(str(content["name"]), swept, claims, sessions, jobs, max_seeds)
         except Exception as damage:  # whatever it is, the runs may be whole
-            self._found[path] = Record(path, "skipped", f"{said(damage)}; its runs count as single ones")
+            self._found[path] = Record(path, "skipped", f"{described(damage)}; its runs count as single ones")
         return None
 
 
@@ -217,10 +228,10 @@ _Loader.add_implicit_resolver(
 
 
 def _identity(record: Record) -> tuple[Any, ...]:
-    """What two runs have in common that are one and the same: settings, data and seed."""
+    """What two runs have in common that are one and the same: settings, data, seed and fold."""
     fingerprint = record.provenance.get("data", {}).get("fingerprint")
-    seed = record.config.get("seed")
-    return (record.dataset, fingerprint, seed, record.items)
+    repetition = [record.config.get(key) for key in REPEATED]
+    return (record.dataset, fingerprint, *repetition, record.items)
 
 
 def read(folder: Path, overrides: Mapping[str, str] | None = None) -> Record:
@@ -230,7 +241,7 @@ def read(folder: Path, overrides: Mapping[str, str] | None = None) -> Record:
     try:
         return _read(folder, overrides or {})
     except Exception as damage:
-        return Record(folder, "skipped", said(damage), overrides or {})
+        return Record(folder, "skipped", described(damage), overrides or {})
 
 
 def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
@@ -245,6 +256,8 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
     provenance.get("choices", {}).pop("metrics", None)
     learn(results.get("metrics", {}))
     reason = {"running": "or killed", "pending": "not started yet"}.get(status, str(results.get("error", "")))
+    if status == "interrupted" and "stopped_after" in results:
+        status, reason = "stopped", f"by successive halving after epoch {results['stopped_after']}"
     if status == "finished":
         int(config["seed"])
         if rows and not (folder / "metrics.csv").read_text().endswith("\n"):
@@ -259,7 +272,9 @@ def _read(folder: Path, overrides: Mapping[str, str]) -> Record:
     return Record(folder, status, reason, overrides, config, results, rows, provenance)
 
 
-def telling(records: Iterable[Record], keys: Iterable[str], kept: Sequence[str] = ()) -> list[str]:
+def distinguishing_keys(
+    records: Iterable[Record], keys: Iterable[str], kept: Sequence[str] = ()
+) -> list[str]:
     """``kept``, and those of ``keys`` each of which tells records apart that those before it do not."""
     kept = list(kept)
     for key in dict.fromkeys(keys):
@@ -290,7 +305,7 @@ def plain(value: Any) -> str:
         return word.lower() if word.lower() in ("true", "false", "null") else word
 
 
-def said(damage: Exception) -> str:
+def described(damage: Exception) -> str:
     """What an exception says, or its kind where that alone says little."""
     tells = isinstance(damage, UserError | ValueError) and str(damage)
     return str(damage) if tells else f"{type(damage).__name__}: {damage}"

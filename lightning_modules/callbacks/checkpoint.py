@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from experiment.files import CannotWrite, note_checksum
 from experiment.metrics import row as metric_row
-from lightning_modules.callbacks.non_finite_loss import NonFiniteLoss
 
 
 class BestAndLast(Checkpoint):
@@ -61,7 +60,7 @@ class BestAndLast(Checkpoint):
     ) -> None:
         """Write the state within an epoch when it is time to."""
         if is_between_steps(trainer, batch_idx) and self._is_due(trainer):
-            self.write_within_epoch(trainer)
+            self.write(trainer, "last")
 
     def _is_due(self, trainer: Trainer) -> bool:
         if self.every_steps is not None and trainer.global_step % self.every_steps == 0:
@@ -69,16 +68,8 @@ class BestAndLast(Checkpoint):
         if self.every_minutes is None:
             return False
         is_due = time.monotonic() - self._written >= 60 * self.every_minutes
-        if trainer.world_size > 1:  # clocks differ, but all processes take part in writing
-            is_due = trainer.strategy.reduce_boolean_decision(is_due, all=False)
-        return is_due
-
-    def write_within_epoch(self, trainer: Trainer) -> None:
-        """Write ``last.ckpt`` between two steps, or in the validation after the last one."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, NonFiniteLoss):
-                callback.look(trainer)
-        self.write(trainer, "last")
+        # clocks differ, but all processes take part in writing
+        return trainer.strategy.reduce_boolean_decision(is_due, all=False)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -89,6 +80,9 @@ class BestAndLast(Checkpoint):
             for count in (progress["total"], progress["current"]):
                 count |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["is_last_batch"] = False
+            if "current_model_state" in checkpoint:  # validated with averaged weights, which took their place
+                names = "state_dict", "current_model_state"
+                checkpoint |= dict(zip(names, [checkpoint[name] for name in reversed(names)], strict=True))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's state."""
@@ -118,7 +112,7 @@ class BestAndLast(Checkpoint):
                 with note_checksum(part, folder / f"{name}.ckpt"):
                     part.replace(folder / f"{name}.ckpt")
         except (OSError, RuntimeError) as failure:  # torch's writer hides what the system says
-            reason = cannot_write(failure, folder)
+            reason = _cannot_write(failure, folder)
             if reason is None:
                 raise
             part.unlink(missing_ok=True)
@@ -126,17 +120,19 @@ class BestAndLast(Checkpoint):
         self._written = time.monotonic()
 
 
-def cannot_write(failure: BaseException, folder: Path) -> str | None:
+def _cannot_write(failure: Exception, folder: Path) -> str | None:
     """Why a file in ``folder`` could not be written, or None where the failure is of another kind."""
     if not folder.is_dir():
         return f"{folder} is not there any more"
     if isinstance(failure, OSError):
         return failure.strerror or str(failure)
-    text = str(failure)
-    is_of_file = any(
-        word in text for word in ("PytorchStreamWriter", "basic_ios", "unexpected pos", "iostream")
+    words = ("PytorchStreamWriter", "basic_ios", "unexpected pos", "iostream")  # torch's
+    first = str(failure).partition("\n")[0]
+    return (
+        f"the disk is full or takes nothing ({first})"
+        if any(word in str(failure) for word in words)
+        else None
     )
-    return f"the disk is full or takes nothing ({text.splitlines()[0]})" if is_of_file else None
 
 
 def is_between_steps(trainer: Trainer, batch_idx: int) -> bool:

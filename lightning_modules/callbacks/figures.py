@@ -2,7 +2,6 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,12 +33,6 @@ class Figures(Callback):
 
     def __init__(self, samples: int = 6, draws: int = 7) -> None:
         self.samples, self.draws = samples, draws
-        self._reset()
-
-    def _reset(self) -> None:
-        self._images = torch.empty(0)
-        self._confidences = torch.empty(0)
-        self._true = self._predicted = torch.empty(0, dtype=torch.int64)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what the network will be trained on."""
@@ -53,68 +46,44 @@ class Figures(Callback):
             figure = plots.augmented_samples(_pixels(originals), _pixels(augmented), names, title)
             self._save(trainer, figure, "augmented_samples")
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the training curves."""
-        self._curves(trainer)
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Draw what there is of the training curves."""
-        self._curves(trainer)
+        self.on_train_end(trainer, pl_module)
 
-    def _curves(self, trainer: Trainer) -> None:
-        rows = next((c.rows for c in trainer.callbacks if isinstance(c, History)), [])  # type: ignore[attr-defined]
-        if trainer.is_global_zero and rows:
-            folder = Path(trainer.default_root_dir)
-            subtitle = (
-                f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
-            )
-            beside, monitor = _beside_loss(trainer)
-            figure = plots.training_curves(rows, folder.name, subtitle, beside, monitor)
-            self._save(trainer, figure, "training_curves")
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the mistakes of an earlier test."""
-        self._reset()
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the most confident mistakes so far."""
-        images, labels = batch
-        confidences, predicted = outputs.float().softmax(dim=1).max(dim=1)
-        wrong = predicted != labels
-        self._images = (
-            torch.cat([self._images, images[wrong].cpu()]) if len(self._images) else images[wrong].cpu()
-        )
-        self._true = torch.cat([self._true, labels[wrong].cpu()])
-        self._predicted = torch.cat([self._predicted, predicted[wrong].cpu()])
-        self._confidences = torch.cat([self._confidences, confidences[wrong].cpu()])
-        keep = self._confidences.argsort(descending=True)[: plots.MAX_MISTAKES]
-        self._images, self._true = self._images[keep], self._true[keep]
-        self._predicted, self._confidences = self._predicted[keep], self._confidences[keep]
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the training curves."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        rows = next((callback.rows for callback in callbacks if isinstance(callback, History)), [])
+        if not (trainer.is_global_zero and rows):
+            return
+        assert isinstance(pl_module, Classifier)
+        monitor = next((c.monitor for c in callbacks if isinstance(c, BestAndLast)), "val_acc")
+        keys = [metric.key for metric in pl_module.metrics if metric.when == "epoch"]
+        own = monitor.removeprefix("val_")
+        beside = own if own in keys else next(iter(keys), "")  # the loss
+        subtitle = f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
+        name = Path(trainer.default_root_dir).name
+        self._save(trainer, plots.training_curves(rows, name, subtitle, beside, monitor), "training_curves")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what the network takes for what."""
         assert isinstance(pl_module, Classifier)
         if not trainer.is_global_zero or pl_module.tested is None:
             return
-        counts = confusion(pl_module.tested.logits, pl_module.tested.labels)
-        classes = _data(trainer).classes
-        folder = Path(trainer.default_root_dir).name
-        self._save(trainer, plots.confusion_matrix(counts, classes, folder), "confusion_matrix")
+        logits, labels, sizes = pl_module.tested
+        data, folder = _data(trainer), Path(trainer.default_root_dir).name
+        counts = confusion(logits, labels)
+        self._save(trainer, plots.confusion_matrix(counts, data.classes, folder), "confusion_matrix")
+        confidences, predicted = torch.from_numpy(logits).softmax(dim=1).max(dim=1)
+        wrong = (predicted != torch.from_numpy(labels)).nonzero().flatten()
+        worst = wrong[confidences[wrong].argsort(descending=True, stable=True)][: plots.MAX_MISTAKES]
         figure = plots.mistakes(
-            _pixels(self._images),
-            [classes[label] for label in self._true],
-            [classes[label] for label in self._predicted],
-            self._confidences.tolist(),
+            _pixels(data.test_images(data.test_order(sizes)[worst])),
+            [data.classes[label] for label in labels[worst]],
+            [data.classes[label] for label in predicted[worst]],
+            confidences[worst].tolist(),
             f"Most confident mistakes of {folder}",
-            int(counts.sum() - counts.trace()),
+            len(wrong),
         )
         self._save(trainer, figure, "mistakes")
 
@@ -127,19 +96,6 @@ class Figures(Callback):
             if isinstance(logger, TensorBoardLogger):
                 pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
                 logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
-
-
-def _beside_loss(trainer: Trainer) -> tuple[str, str]:
-    """The metric that is drawn beside the loss, and the column that the best epoch is best in.
-
-    The former is the monitored one, else the first of every epoch, or none.
-    """
-    module = trainer.lightning_module
-    assert isinstance(module, Classifier)
-    keys = [metric.key for metric in module.metrics if metric.when == "epoch"]
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    monitor = next((c.monitor for c in callbacks if isinstance(c, BestAndLast)), "val_acc")
-    return next((key for key in [monitor.removeprefix("val_"), *keys] if key in keys), ""), monitor
 
 
 def _data(trainer: Trainer) -> ImageDataModule:

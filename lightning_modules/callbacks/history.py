@@ -4,15 +4,16 @@ import csv
 import io
 import logging
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from experiment.files import write_atomically
 from experiment.metrics import row as metric_row
+from lightning_modules.callbacks.progress import epoch_name, seconds_left
 from lightning_modules.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -67,18 +68,15 @@ class History(Callback):
         self._loss = outputs["loss"]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock of training."""
-        self._stop_clock()
-
-    def _stop_clock(self) -> None:
+        """Stop the clock of training, unless that is done."""
         if self._loss is not None:
             self._loss.item()  # wait for the device
             self._train_end, self._loss = time.perf_counter(), None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
-        self._stop_clock()  # there was no validation
-        pl_module.log("lr", self._lr)
+        self.on_validation_start(trainer, pl_module)  # there was none
+        pl_module.log("lr", self._lr, sync_dist=True)
         assert isinstance(pl_module, Classifier)
         pl_module.measure("train")
         keys = ["loss", *(metric.key for metric in pl_module.metrics if metric.when == "epoch")]
@@ -94,10 +92,10 @@ class History(Callback):
             "images_per_second": round(self._images / train_seconds, 1),
         }
         self.rows.append(row)
-        self._write(Path(trainer.default_root_dir) / "metrics.csv")
-        self._log_line(row, keys, trainer.max_epochs)
+        if trainer.is_global_zero:
+            self._write(Path(trainer.default_root_dir) / "metrics.csv")
+            self._log_line(row, keys, trainer)
 
-    @rank_zero_only
     def _write(self, path: Path) -> None:
         text = io.StringIO()
         columns = dict.fromkeys(column for row in (self.rows[-1], *self.rows) for column in row)
@@ -106,15 +104,16 @@ class History(Callback):
         writer.writerows(self.rows)
         write_atomically(path, text.getvalue())
 
-    @rank_zero_only
-    def _log_line(self, row: dict[str, Any], keys: list[str], epochs: int | None) -> None:
+    def _log_line(self, row: dict[str, Any], keys: list[str], trainer: Trainer) -> None:
         figures = ""
         for stage in ("train", "val"):
             values = {key: row[f"{stage}_{key}"] for key in keys if row[f"{stage}_{key}"] is not None}
             parts = [f"{key} {metric_row(key).short(value)}" for key, value in values.items()]
             figures += f"{stage} {' '.join(parts)}  " if parts else ""
-        width = len(str(epochs))
+        earlier = self.rows[-2]["step"] if len(self.rows) > 1 else 0
+        left = seconds_left(trainer, row["seconds"], row["step"] - earlier)
         log.info(
-            f"epoch {row['epoch']:>{width}}/{epochs}  {figures}lr {row['lr']:.2e}  "
+            f"{epoch_name(trainer)}  {figures}lr {row['lr']:.2e}  "
             f"{row['seconds']:.1f} s  {row['images_per_second']:.0f} images/s"
+            + (f"  {timedelta(seconds=round(left))} left" if left else "")
         )

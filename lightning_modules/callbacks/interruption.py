@@ -75,15 +75,13 @@ class Interruption(Checkpoint):
             KeyboardInterrupt: after Ctrl-C.
             SystemExit: with code :data:`PREEMPTED` after another signal.
         """
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(
-            self.received is not None, all=False
-        ):
+        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
             self.received = self.received or signal.SIGTERM
         if self.received is None:
             return
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, BestAndLast) and not is_saved:
-                callback.write_within_epoch(trainer)
+                callback.write(trainer, "last")
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(PREEMPTED)

@@ -45,6 +45,12 @@ class NonFiniteLoss(Callback):
         """Look at what is left where the training ended within an epoch."""
         self.look(trainer)
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let no checkpoint be written of weights that such a loss has spoilt."""
+        self.look(trainer)
+
     def look(self, trainer: Trainer) -> None:
         """Look at the losses since the last look.
 
@@ -54,11 +60,12 @@ class NonFiniteLoss(Callback):
         if not self.pending:
             return
         finite = torch.isfinite(torch.stack([loss for _, _, loss in self.pending])).tolist()
-        for (step, rate, loss), is_finite in zip(self.pending, finite, strict=True):
-            if not is_finite:
-                raise Diverged(
-                    f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch + 1}, "
-                    f"learning rate {rate:.3g}). Lower optimizer.lr, set trainer.gradient_clip_val=1, "
-                    "or look at the data. checkpoints/ holds the weights of the last epoch before"
-                )
+        # all processes end together: one that goes on alone would wait for the others
+        if trainer.strategy.reduce_boolean_decision(not all(finite), all=False):
+            step, rate, loss = self.pending[finite.index(False) if False in finite else -1]
+            raise Diverged(
+                f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch + 1}, "
+                f"learning rate {rate:.3g}). Lower optimizer.lr, set trainer.gradient_clip_val=1, "
+                "or look at the data. checkpoints/ holds the weights of the last epoch before"
+            )
         self.pending.clear()

@@ -1,7 +1,6 @@
 """Where a training is, on one line of a terminal."""
 
 import logging
-import shutil
 import sys
 import time
 import warnings
@@ -11,9 +10,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 
+from experiment.terminal import ERASE, width
+
 REFRESH = 0.1
 """Seconds between two pictures of the line; each looks at a loss, which waits for the device."""
-ERASE = "\r\033[K"
 
 
 def seconds_left(trainer: Trainer, seconds: float, steps: int) -> float | None:
@@ -23,6 +23,14 @@ def seconds_left(trainer: Trainer, seconds: float, steps: int) -> float | None:
     if steps and total != float("inf"):
         limits.append(seconds / steps * max(total - trainer.global_step, 0))
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def epoch_name(trainer: Trainer) -> str:
+    """Which epoch the trainer is in, such as ``epoch  7/20``."""
+    epochs = trainer.max_epochs
+    if epochs is None or epochs < 0:
+        return f"epoch {trainer.current_epoch + 1}"
+    return f"epoch {trainer.current_epoch + 1:>{len(str(epochs))}}/{epochs}"
 
 
 class Progress(ProgressBar):
@@ -62,19 +70,18 @@ class Progress(ProgressBar):
             warnings.showwarning = self._show_warning
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """As :meth:`teardown`, which Lightning leaves out after a failure; answer Ctrl-C at once."""
+        """As :meth:`teardown`, which Lightning leaves out after a failure."""
         self.teardown(trainer, pl_module, "")
-        if self._is_on and isinstance(exception, KeyboardInterrupt):
-            print("stopping …", file=sys.stderr, flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._began, self._first_step = time.monotonic(), trainer.global_step
+        self._epoch_began = self._began  # a run that goes on within an epoch does not start it
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
         self._epoch_began, self._images = time.monotonic(), 0
-        self._draw(self._epoch(trainer), 0, self.total_train_batches)
+        self._draw(epoch_name(trainer), 0, self.total_train_batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,7 +93,7 @@ class Progress(ProgressBar):
         now = time.monotonic()
         left = seconds_left(trainer, now - self._began, trainer.global_step - self._first_step)
         self._draw(
-            self._epoch(trainer),
+            epoch_name(trainer),
             batch_idx + 1,
             self.total_train_batches,
             f"loss {float(outputs['loss']):.4f}",
@@ -105,7 +112,7 @@ class Progress(ProgressBar):
         """Show how far the validation is."""
         if self._is_due():
             total = trainer.num_val_batches[dataloader_idx]
-            self._draw(f"{self._epoch(trainer)}, validation", batch_idx + 1, total)
+            self._draw(f"{epoch_name(trainer)}, validation", batch_idx + 1, total)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Erase the line."""
@@ -123,12 +130,6 @@ class Progress(ProgressBar):
         """Erase the line."""
         self._erase()
 
-    def _epoch(self, trainer: Trainer) -> str:
-        epochs = trainer.max_epochs
-        if epochs is None or epochs < 0:
-            return f"epoch {trainer.current_epoch + 1}"
-        return f"epoch {trainer.current_epoch + 1:>{len(str(epochs))}}/{epochs}"
-
     def _is_due(self) -> bool:
         return self._is_on and time.monotonic() - self._drawn_at >= REFRESH
 
@@ -136,15 +137,15 @@ class Progress(ProgressBar):
         """Replace the line; figures that find no room on it are left out, the last ones first."""
         if not self._is_on:
             return
-        room = shutil.get_terminal_size().columns - 1
+        most = width()
         shown = [figure for figure in figures if figure]
-        while shown and len("  ".join([name, "100%", *shown])) + 10 > room:
+        while shown and len("  ".join([name, "100%", *shown])) + 10 > most:
             shown.pop()
         part = done / total if total and total != float("inf") else 0.0
         text = "  ".join([f"{part:>4.0%}", *shown])
-        length = max(0, min(30, room - len(name) - len(text) - 2))
+        length = max(0, min(30, most - len(name) - len(text) - 2))
         filled = round(part * length)
-        line = f"{name} {'━' * filled}{'─' * (length - filled)} {text}"[:room]
+        line = f"{name} {'━' * filled}{'─' * (length - filled)} {text}"[:most]
         print(f"{ERASE}{line}", end="", file=sys.stderr, flush=True)
         self._is_drawn, self._drawn_at = True, time.monotonic()
 

@@ -58,20 +58,18 @@ class Appearance:
         """Measure (N, C, H, W) images."""
         grey = images.mean(axis=1) / 255
         features = np.array([_features(image) for image in grey])
-        brightness, contrast, border = ((float(values.mean()), float(values.std())) for values in features.T)
+        brightness, contrast, border = (_spread(values) for values in features.T)
         box = _box(grey, *border) if images.shape[1] == 1 else None
-        stroke = None
-        if box:
-            inks = [_ink(image, border[0]) for image in grey[:STROKES]]
-            cut = [ink[place] for ink in inks if (place := _bounds(ink))]
-            widths = np.array([_stroke(_resize(ink, box * FINE)) for ink in cut]) / FINE
-            stroke = float(widths.mean()), float(widths.std())
-        return cls(brightness, contrast, border, box, stroke)
+        if not box:
+            return cls(brightness, contrast, border)
+        inks = [_ink(image, border[0]) for image in grey[:STROKES]]
+        widths = [_stroke(_resize(ink[place], box * FINE)) / FINE for ink in inks if (place := _bounds(ink))]
+        return cls(brightness, contrast, border, box, _spread(np.array(widths)))
 
     def distance(self, image: Pixels) -> float:
         """How many standard deviations an image is off, in that in which it is most."""
-        grey = image.mean(axis=-1) / 255
-        pairs = zip(_features(grey), (self.brightness, self.contrast, self.border), strict=True)
+        known = self.brightness, self.contrast, self.border
+        pairs = zip(_features(image.mean(axis=-1) / 255), known, strict=True)
         return max(abs(value - s[0]) / max(s[1], LEAST_SPREAD) for value, s in pairs if s)
 
     def prepare(
@@ -89,28 +87,24 @@ class Appearance:
             center: whether to centre ink; None = in a set that has a ``box``, unless the image is like those
                 of the set as it is.
         """
-        plain = _fit(image, size)
-        off = self.distance(plain)
-        turned = invert
-        if turned is None:
-            turned = off > UNLIKE and 2 * self.distance(255 - plain) < off
-        image, plain = (255 - image, 255 - plain) if turned else (image, plain)
-        changes = ["inverted"] if turned else []
+        plain, changes = _fit(image, size), []
+        if invert is None:
+            off = self.distance(plain)
+            invert = off > UNLIKE and 2 * self.distance(255 - plain) < off
+        if invert:
+            image, plain = 255 - image, 255 - plain
+            changes.append("inverted")
         if center is None:
-            center = self.box is not None and not (
-                image.shape[:2] == size and self._is_prepared(plain[..., 0])
-            )
+            center = self.box is not None and (image.shape[:2] != size or not self._is_prepared(plain))
         if center and (centred := self._center(image, size)) is not None:
             plain = centred
             changes.append("centred")
         return Prepared(plain, tuple(changes), self.distance(plain) > UNLIKE)
 
-    def _is_prepared(self, grey: NDArray[np.uint8]) -> bool:
-        ink = _ink(grey / 255, self._background)
+    def _is_prepared(self, image: Pixels) -> bool:
+        ink = _ink(image[..., 0] / 255, self._background)
         place = _bounds(ink)
-        if place is None or self.box is None:
-            return True
-        return max(_lengths(place)) <= self.box + 1 and _off_centre(ink) <= 1
+        return not (place and self.box) or (_longer(place) <= self.box + 1 and _off_centre(ink) <= 1)
 
     @property
     def _background(self) -> float:
@@ -133,13 +127,12 @@ class Appearance:
             width = _stroke(ink) / FINE
             ink = _thicken(ink, FINE * (mean - width if abs(mean - width) > std else 0))
         small = _resize(ink[_bounds(ink) or slice(None)], box)
-        height, width = small.shape
         canvas = np.zeros(size, np.float32)
-        row, column = (
-            min(max(0, round(whole / 2 - middle)), whole - part)
-            for whole, middle, part in zip(size, _center_of_mass(small), small.shape, strict=True)
+        at = tuple(
+            slice(start := min(max(0, round(whole / 2 - middle)), whole - part), start + part)
+            for whole, middle, part in zip(size, ndimage.center_of_mass(small), small.shape, strict=True)
         )
-        canvas[row : row + height, column : column + width] = small / small.max()
+        canvas[at] = small / small.max()
         grey = self._background + (1 - 2 * self._background) * canvas
         return np.repeat(np.rint(255 * grey.clip(0, 1)).astype(np.uint8)[..., None], image.shape[2], axis=2)
 
@@ -155,8 +148,12 @@ class Prepared:
     """Whether it is still unlike them."""
 
 
+def _spread(values: Grey) -> Spread:
+    return float(values.mean()), float(values.std())
+
+
 def _features(grey: Grey) -> tuple[float, float, float]:
-    return float(grey.mean()), float(grey.std()), float(_border(grey).mean())
+    return *_spread(grey), float(_border(grey).mean())
 
 
 def _border(grey: Grey) -> Grey:
@@ -170,16 +167,12 @@ def _ink(grey: Grey, background: float) -> Grey:
 
 
 def _bounds(ink: Grey) -> tuple[slice, slice] | None:
-    mask = ink > INK
-    if not mask.any():
-        return None
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    """The smallest rectangle that holds all ink."""
+    return next(iter(ndimage.find_objects((ink > INK).astype(int))), None)
 
 
-def _lengths(place: tuple[slice, slice]) -> tuple[int, int]:
-    rows, columns = place
-    return rows.stop - rows.start, columns.stop - columns.start
+def _longer(place: tuple[slice, slice]) -> int:
+    return max(int(side.stop - side.start) for side in place)
 
 
 def _resize(ink: Grey, longer_side: int) -> Grey:
@@ -198,34 +191,33 @@ def _stroke(ink: Grey) -> float:
 
 def _thicken(ink: Grey, pixels: float) -> Grey:
     """Lines that are wider by so many pixels, or narrower."""
-    padding = max(1, int(np.ceil(pixels / 2)) + 1)
-    mask = np.pad(ink > 0.5, padding)
+    mask = np.pad(ink > 0.5, max(1, int(np.ceil(pixels / 2)) + 1))
     inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
     wider = (inside - outside + pixels / 2 + 0.5).clip(0, 1)
     return wider if wider.any() else ink
 
 
-def _center_of_mass(ink: Grey) -> tuple[float, float]:
-    total = ink.sum()
-    return float(ink.sum(1) @ np.arange(ink.shape[0]) / total), float(
-        ink.sum(0) @ np.arange(ink.shape[1]) / total
-    )
-
-
 def _off_centre(ink: Grey) -> float:
     """Pixels between the centre of mass and the middle, along the axis where they are more."""
-    return float(max(abs(at - side / 2) for at, side in zip(_center_of_mass(ink), ink.shape, strict=True)))
+    middles = ndimage.center_of_mass(ink)
+    return float(max(abs(at - side / 2) for at, side in zip(middles, ink.shape, strict=True)))
 
 
 def _box(grey: Grey, border: float, spread: float) -> int | None:
     """The longer side of the ink, if the images are prepared as MNIST's are."""
     if min(border, 1 - border) > INK / 4 or spread > INK / 4:
         return None
-    inks = [ink for ink in (_ink(image, border) for image in grey) if _bounds(ink)]
-    sides = [max(_lengths(place)) for ink in inks if (place := _bounds(ink))]
-    is_prepared = inks and np.quantile([_off_centre(ink) for ink in inks], 0.95) <= 1
+    found = [
+        (_longer(place), _off_centre(ink))
+        for ink in (_ink(image, border) for image in grey)
+        if (place := _bounds(ink))
+    ]
+    if not found:
+        return None
+    sides, off = np.array(found).T
     # what fills its image was not put into a box
-    return round(float(np.median(sides))) if is_prepared and max(sides) < min(grey.shape[1:]) else None
+    is_prepared = np.quantile(off, 0.95) <= 1 and sides.max() < min(grey.shape[1:])
+    return round(float(np.median(sides))) if is_prepared else None
 
 
 def _fit(image: Pixels, size: tuple[int, int]) -> Pixels:
@@ -233,4 +225,4 @@ def _fit(image: Pixels, size: tuple[int, int]) -> Pixels:
         return image
     pixels = Image.fromarray(image if image.shape[2] > 1 else image[..., 0])
     fitted = np.asarray(ImageOps.fit(pixels, size[::-1], Image.Resampling.BILINEAR))
-    return fitted if fitted.ndim == 3 else fitted[..., None]
+    return fitted.reshape(*size, -1)

@@ -1,11 +1,12 @@
-"""Batches as a function of (seed, epoch, step), out of one uint8 tensor on the training device."""
+"""Batches as a function of (seed, epoch, step), out of one uint8 tensor on the training device or on disk."""
 
 import hashlib
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,18 +21,21 @@ from lightning_modules.data.appearance import MEASURED, Appearance
 from lightning_modules.data.augment import IDENTITY, Augmentation, to_float
 from lightning_modules.data.image_set import (
     ImageSet,
-    find_duplicates,
+    Leaks,
+    find_leaks,
+    stratified_fold,
     stratified_order,
     stratified_part,
     stratified_split,
-    without_duplicates,
 )
+from lightning_modules.data.memory import memory_limit
 from lightning_modules.data.sources import SOURCES
+from lightning_modules.data.strong_augment import StrongAugmentation, resized, size_in_epoch
 
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
-"""(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels."""
+"""(B, C, H, W) float32 images in [0, 1] and (B,) int64 labels, or (B, K) mixed ones."""
 
 
 def generator(*key: int | str) -> Generator:
@@ -40,14 +44,23 @@ def generator(*key: int | str) -> Generator:
     return Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
-@dataclass(frozen=True, eq=False)
-class Share:
-    """What one of ``world_size`` processes, the ``rank``-th, is given of labelled images."""
+def read_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Have a thread fetch the next batch while this one is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batches:
+    """Batches that one of ``world_size`` processes, the ``rank``-th, is given of labelled images."""
 
     images: Tensor
-    """(N, C, H, W) uint8, on the device the batches are to be on."""
+    """(N, C, H, W) uint8, on the device, or on disk if they are too many."""
     labels: Tensor
-    """(N,) int64, on the same device."""
+    """(N,) int64, on the device."""
     indices: Tensor
     """(n,) int64: which of the N images there are for all processes together."""
     batch_size: int
@@ -57,33 +70,38 @@ class Share:
 
     @property
     def own(self) -> slice:
-        """Where in anything that all processes share this one's part is."""
+        """Which of what all processes are given is this one's."""
         return slice(self.rank, None, self.world_size)
 
-    def pick(self, indices: Tensor) -> Batch:
-        """uint8 images and labels at ``indices``."""
-        indices = indices.to(self.images.device)
-        return self.images[indices], self.labels[indices]
+    def fetch(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
+        """uint8 images and labels on the device, for the indices of each batch."""
+        fetched = map(self._fetch, batches)
+        is_resident = self.images.device == self.labels.device and self.images.nbytes < memory_limit() / 2
+        return fetched if is_resident else read_ahead(fetched)
+
+    def _fetch(self, indices: Tensor) -> Batch:
+        device = self.labels.device
+        images = self.images[indices.to(self.images.device)]
+        if images.device != device:
+            images = images.pin_memory().to(device, non_blocking=True)
+        return images, self.labels[indices.to(device)]
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluationBatches:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EvaluationBatches(Batches):
     """Every image once, in a fixed order, whoever of the processes gets it."""
 
-    share: Share
-
     def __len__(self) -> int:
-        return math.ceil(len(self.share.indices[self.share.own]) / self.share.batch_size)
+        return math.ceil(len(self.indices[self.own]) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        own, size = self.share.indices[self.share.own], self.share.batch_size
-        for start in range(0, len(own), size):
-            images, labels = self.share.pick(own[start : start + size])
+        own, size = self.indices[self.own], self.batch_size
+        for images, labels in self.fetch(own[start : start + size] for start in range(0, len(own), size)):
             yield to_float(images), labels
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingBatches:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingBatches(Batches):
     """Shuffled and augmented batches, a function of (seed, epoch, step).
 
     Order and augmentation are drawn for the batch of all processes together, of which each takes its part: W
@@ -91,31 +109,53 @@ class TrainingBatches:
     is left out, unless it is the only one.
     """
 
-    share: Share
     augmentation: Augmentation
     seed: int
     epoch: Callable[[], int]
     """Tells the epoch whenever an iteration begins."""
     start: Callable[[], int] = lambda: 0
     """Tells the step at which it begins: not the first one in an epoch that goes on from a checkpoint."""
+    strong: StrongAugmentation = StrongAugmentation()  # noqa: RUF009 – it cannot be changed
+    classes: int = 0
+    height: Callable[[], int | None] = lambda: None
+    """Tells the height of the epoch's images; None = as they are."""
 
     @property
     def global_batch_size(self) -> int:
         """Images of a step of all processes together."""
-        total, world_size = len(self.share.indices), self.share.world_size
-        return min(self.share.batch_size * world_size, total - total % world_size)
+        total = len(self.indices)
+        return min(self.batch_size * self.world_size, total - total % self.world_size)
 
     def __len__(self) -> int:
-        return len(self.share.indices) // self.global_batch_size
+        return len(self.indices) // self.global_batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, size, own = self.epoch(), self.global_batch_size, self.share.own
-        shuffled = torch.randperm(len(self.share.indices), generator=generator(self.seed, epoch, "order"))
-        order = self.share.indices[shuffled]
-        for step in range(self.start(), len(self)):
-            draws = self.augmentation.draw(size, generator(self.seed, epoch, step, "augmentation"))
-            images, labels = self.share.pick(order[step * size : (step + 1) * size][own])
-            yield self.augmentation(images, draws[own]), labels
+        epoch, size, steps = self.epoch(), self.global_batch_size, range(self.start(), len(self))
+        order = self.indices[
+            torch.randperm(len(self.indices), generator=generator(self.seed, epoch, "order"))
+        ]
+        by_chance = torch.rand(len(self.labels), generator=generator(self.seed, "first flip"))
+        first_flipped, height = by_chance < self.augmentation.flip, self.height()
+        rows = torch.arange(size)[self.own]
+        if self.strong.mix and self.world_size > 1:  # the images to mix them with are with other processes
+            rows = torch.cat([rows, (rows - 1) % size])
+        batches = self.fetch(order[step * size + rows] for step in steps)
+        for step, (images, labels) in zip(steps, batches, strict=True):
+
+            def chance(what: str, step: int = step) -> Generator:
+                return generator(self.seed, epoch, step, what)
+
+            draws = self.augmentation.draw(size, chance("augmentation"))
+            first = first_flipped[order[step * size : (step + 1) * size]]
+            draws = replace(draws, flipped=self.strong.flipped(draws.flipped, first, epoch))
+            images = self.strong.before(images, rows, size, chance("randaugment"))
+            images = self.augmentation(images, draws[rows])
+            images = self.strong.after(images, rows, size, chance("cutout"))
+            if self.strong.mix:
+                images, labels = self.strong.mixed(
+                    images, labels, self.world_size, self.classes, chance("mix")
+                )
+            yield resized(images, height), labels
 
 
 class ImageDataModule(LightningDataModule):
@@ -131,6 +171,9 @@ class ImageDataModule(LightningDataModule):
         batch_size: images a step and device, in [1, inf).
         val_fraction: part of the training set kept for validation, in [0, 1). Has no effect on data with a
             validation set of its own.
+        fold: validate on this one of ``folds`` parts and train on the others, in place of val_fraction, in
+            [0, inf).
+        folds: parts of the training set, each with the classes in proportion, in [2, inf).
         seed: of order and augmentation.
         augment: augment training images as the four knobs below say.
         crop_padding: random crop: pixels of padding on each side, in [0, inf).
@@ -144,8 +187,16 @@ class ImageDataModule(LightningDataModule):
         train_images: train on so many images only, equally of each class, in [1, inf).
         background: colour behind transparent images.
         cache: folder of decoded images; None = beside the images.
-        on_leak: a test image is also a training image, or one image has two classes: warn, stop, or leave it
-            out.
+        on_leak: a test image is also a training image, or one image has two classes: warn, stop, or train
+            and validate without it.
+        crop_fill: what a crop finds beside the image.
+        flip_mode: flip each image by chance, or those of one epoch not in the next.
+        randaugment: operations of RandAugment on each image, in [0, inf).
+        randaugment_magnitude: strength of RandAugment, in [0, 30].
+        cutout: pixels of a side of a black square in each image, in [0, inf).
+        mix: mix the images of a batch, and their labels.
+        mix_alpha: how even the parts of a mix are, in (0, inf): 0.2 little, 1 anything.
+        size_schedule: heights of training images, each for an equal part of the epochs, in [1, inf).
     """
 
     def __init__(
@@ -168,6 +219,16 @@ class ImageDataModule(LightningDataModule):
         background: Literal["white", "black", "grey"] = "white",
         cache: str | None = None,
         on_leak: Literal["warn", "error", "drop"] = "warn",
+        fold: int | None = None,
+        folds: int = 5,
+        crop_fill: Literal["black", "reflect"] = "black",
+        flip_mode: Literal["random", "alternating"] = "random",
+        randaugment: int = 0,
+        randaugment_magnitude: int = 9,
+        cutout: int = 0,
+        mix: Literal["mixup", "cutmix"] | None = None,
+        mix_alpha: float = 1.0,
+        size_schedule: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -176,7 +237,11 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.train_images = train_images
         self.on_leak = on_leak
-        self.augmentation = Augmentation(crop_padding, flip, jitter, rotation) if augment else None
+        self.fold, self.folds = fold, folds
+        self.augmentation = Augmentation(crop_padding, flip, jitter, rotation, crop_fill) if augment else None
+        strong = StrongAugmentation(flip_mode, randaugment, randaugment_magnitude, cutout, mix, mix_alpha)
+        self.strong = strong if augment else StrongAugmentation()
+        self.size_schedule = size_schedule
         self.options = {
             "root": None if root is None else Path(root).expanduser(),
             "download": download,
@@ -194,7 +259,7 @@ class ImageDataModule(LightningDataModule):
         Raises:
             UserError: if the data is not there or damaged, or cannot be split as asked for.
         """
-        _ = self._data, self._indices
+        _ = self._leaks, self._indices
 
     def prepare_data(self) -> None:
         """Let one process download and decode before all of them read."""
@@ -215,31 +280,42 @@ class ImageDataModule(LightningDataModule):
         options = {name: option for name, option in self.options.items() if name in taken}
         if options.get("root", ...) is None:
             raise UserError(f"{self.dataset} is read from files: set data.root=PATH, or DATA_ROOT")
-        images = source(**options)
-        self._leaks = find_duplicates(images).describe(images)
-        if not self._leaks:
-            return images
-        message = "\n         ".join([f"{self.dataset}: {self._leaks[0]}", *self._leaks[1:]])
-        if self.on_leak == "error":
-            raise UserError(
-                f"{message}\n       data.on_leak=drop leaves these out of the training, warn goes on"
-            )
-        if self.on_leak == "drop":
-            log.warning(f"warning: left out of the training, as data.on_leak=drop says: {message}")
-            return without_duplicates(images)
-        log.warning(f"warning: {message}\n         data.on_leak=drop leaves these out of the training")
-        return images
+        return source(**options)
+
+    @cached_property
+    def _leaks(self) -> Leaks:
+        leaks = find_leaks(self._data)
+        if leaks.sentences:
+            found = "\n         ".join([f"{self.dataset}: {leaks.sentences[0]}", *leaks.sentences[1:]])
+            drop = "data.on_leak=drop leaves these out of the images to train and validate with"
+            if self.on_leak == "error":
+                raise UserError(f"{found}\n       {drop}, warn goes on")
+            if self.on_leak == "drop":
+                log.warning(f"warning: not trained or validated with, as data.on_leak=drop says: {found}")
+            else:
+                log.warning(f"warning: {found}\n         {drop}")
+        return leaks
 
     @cached_property
     def _indices(self) -> dict[str, Tensor]:
         """Indices into the official training images (``train``, ``val``) and test images (``test``)."""
         labels, classes, own = self._data.train_labels, self._data.classes, self._data.val_count
-        if own:
-            first = len(labels) - own
-            train, _ = stratified_split(labels[:first], 0, classes, "data.val_fraction")
-            val = first + stratified_order(labels[first:])
+        used = self._leaks.is_apart if self.on_leak == "drop" else torch.ones_like(labels, dtype=torch.bool)
+        first = len(labels) - own
+        pool = used[:first].nonzero().flatten()
+        if not len(pool):
+            raise UserError("data.on_leak=drop leaves no training image: every one is also held out")
+        if self.fold is not None:
+            if own:
+                raise UserError(f"data.fold={self.fold}: {self.dataset} has a validation set of its own")
+            train, val = stratified_fold(labels[pool], self.fold, self.folds, classes)
         else:
-            train, val = stratified_split(labels, self.val_fraction, classes, "data.val_fraction")
+            fraction = 0 if own else self.val_fraction
+            train, val = stratified_split(labels[pool], fraction, classes, "data.val_fraction")
+        train, val = pool[train], pool[val]
+        if own:
+            pool = first + used[first:].nonzero().flatten()
+            val = pool[stratified_order(labels[pool])]
         if self.train_images is not None:
             if not len(classes) <= self.train_images <= len(train):
                 raise UserError(
@@ -262,7 +338,7 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything in the data set, see :class:`ImageSet`."""
+        """Hash of everything in the data set, see :class:`Statistics`."""
         return self._data.fingerprint
 
     @property
@@ -273,7 +349,7 @@ class ImageDataModule(LightningDataModule):
             "pixel_range": self._data.pixel_range,
             "skipped": dict(self._data.skipped),
             "appearance": self._appearance.facts,
-            "leaks": self._leaks,
+            "leaks": self._leaks.sentences,
         }
         return {name: note for name, note in notes.items() if note}
 
@@ -287,10 +363,18 @@ class ImageDataModule(LightningDataModule):
         """Images to train on, validate with and test with: ``train``, ``val``, ``test``."""
         return {part: len(indices) for part, indices in self._indices.items()}
 
-    @property
-    def test_indices(self) -> Tensor:
-        """(N,) int64: which image of the official test set is the first, the second, … to be tested."""
-        return self._indices["test"]
+    def training_images(self, n: int) -> Tensor:
+        """The first ``n`` training images, (n, C, H, W) uint8: a fixed shuffle, each class in proportion."""
+        return self._data.train_images[self._indices["train"][:n]]
+
+    def test_order(self, sizes: Sequence[int]) -> Tensor:
+        """(N,) int64: which official test images the processes tested, the r-th of them ``sizes[r]``."""
+        order, world_size = self._indices["test"], len(sizes)
+        return torch.cat([order[rank::world_size][:size] for rank, size in enumerate(sizes)])
+
+    def test_images(self, indices: Tensor) -> Tensor:
+        """(n, C, H, W) uint8 images of the official test set."""
+        return self._data.test_images[indices]
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -304,20 +388,14 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def _moments(self) -> list[tuple[float, float]]:
-        values = torch.arange(256, dtype=torch.float64) / 255
         channels, height, width = self.image_shape
-        counts = torch.zeros(channels, 256, dtype=torch.int64)
-        # sorted and in parts, because the images may be on a disk
-        indices, size = self._indices["train"].sort().values, max(1, 2**24 // (channels * height * width))
-        for start in range(0, len(indices), size):
-            images = self._data.train_images[indices[start : start + size]]
-            for channel in range(channels):
-                counts[channel] += images[:, channel].flatten().bincount(minlength=256)
-        moments = []
-        for share in counts.double() / counts.sum(dim=1, keepdim=True):
-            mean = share @ values
-            moments.append((float(mean), float(share @ (values - mean).square()) ** 0.5))
-        return moments
+        number = len(self._indices["train"]) * height * width
+        totals = self._data.statistics.table[self._indices["train"], 1:].sum(0).tolist()
+        # integers of any size: exact until the last division
+        return [
+            (total / (255 * number), math.sqrt(number * squares - total**2) / (255 * number))
+            for total, squares in zip(totals[:channels], totals[channels:], strict=True)
+        ]
 
     def train_dataloader(self) -> TrainingBatches:
         """Shuffled, augmented batches of the epoch the trainer is in, or of epoch 0 without one."""
@@ -331,17 +409,32 @@ class ImageDataModule(LightningDataModule):
         def start() -> int:
             return trainer.fit_loop.batch_idx + 1 if trainer and trainer.training else 0
 
-        return TrainingBatches(self._share("train"), self.augmentation or IDENTITY, self.seed, epoch, start)
+        def height() -> int | None:
+            if not (self.size_schedule and trainer and trainer.max_epochs):
+                return None
+            return size_in_epoch(self.size_schedule, epoch(), trainer.max_epochs)
+
+        return TrainingBatches(
+            **self._shard("train"),
+            augmentation=self.augmentation or IDENTITY,
+            seed=self.seed,
+            epoch=epoch,
+            start=start,
+            strong=self.strong,
+            classes=len(self.classes),
+            height=height,
+        )
 
     def val_dataloader(self) -> EvaluationBatches:
         """Batches of the validation set, which may be none."""
-        return EvaluationBatches(self._share("val"))
+        return EvaluationBatches(**self._shard("val"))
 
     def test_dataloader(self) -> EvaluationBatches:
         """Batches of the official test set."""
-        return EvaluationBatches(self._share("test"))
+        return EvaluationBatches(**self._shard("test"))
 
-    def _share(self, part: str) -> Share:
+    def _shard(self, part: str) -> dict[str, Any]:
+        """The fields of :class:`Batches`."""
         device, rank, world_size = torch.device("cpu"), 0, 1
         if self.trainer:
             device, rank = self.trainer.strategy.root_device, self.trainer.global_rank
@@ -350,8 +443,13 @@ class ImageDataModule(LightningDataModule):
         if (official, device) not in self._placed:
             images: Tensor = getattr(self._data, f"{official}_images")
             labels: Tensor = getattr(self._data, f"{official}_labels")
-            self._placed[official, device] = images.to(device), labels.to(device)
-        return Share(*self._placed[official, device], self._indices[part], self.batch_size, rank, world_size)
+            fits = device.type != "cuda" or images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+            self._placed[official, device] = images.to(device) if fits else images, labels.to(device)
+        images, labels = self._placed[official, device]
+        return {
+            "images": images, "labels": labels, "indices": self._indices[part],
+            "batch_size": self.batch_size, "rank": rank, "world_size": world_size,
+        }  # fmt: skip
 
     def samples(self, n: int, draws: int) -> tuple[Tensor, Tensor, Tensor]:
         """Some training images and what augmentation makes of them; always the same, of mixed classes.

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import re
 import sys
 import warnings
@@ -45,6 +46,8 @@ class Header(NamedTuple):
     channels: int
     is_wide: bool
     """Whether a value has more than 8 bits, which have no meaning without the others of its set."""
+    has_more: bool
+    """Whether the file holds further images: pages or frames."""
 
 
 @contextmanager
@@ -69,7 +72,9 @@ def read_header(path: str) -> Header:
         may_be_turned = image.format != "PNG" or "exif" in image.info
         if may_be_turned and image.getexif().get(ORIENTATION, 1) >= 5:
             height, width = width, height
-        return Header(height, width, _channels(image), _is_wide(image))
+        # a second picture in a phone's photo is a preview of the first
+        has_more = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+        return Header(height, width, _channels(image), _is_wide(image), has_more)
 
 
 @dataclass(frozen=True)
@@ -96,23 +101,35 @@ class Decoding:
             UnreadableImage: if it is damaged.
             UserError: if memory runs out.
         """
-        return narrow(self._decode(path, content), self.pixel_range)
+        pixels = self._decode(path, content)
+        if pixels.dtype == np.uint8:
+            return pixels
+        low, high = self.pixel_range or value_range(*_extremes(pixels))
+        with np.errstate(over="ignore"):
+            scaled = (pixels - np.float32(low)) * np.float32(255 / (high - low) if high > low else 0)
+        return np.asarray(np.rint(scaled.clip(0, 255)), np.uint8)
 
     def extremes(self, path: str) -> Range:
         """The least and the largest value of an image as it is in its file; errors as those of a call."""
-        return extremes(self._decode(path, read_bytes(path)))
+        return _extremes(self._decode(path, read_bytes(path)))
 
-    def _decode(self, path: str, content: bytes) -> NDArray[np.uint8] | NDArray[np.float32]:
+    def _decode(self, path: str, content: bytes) -> NDArray[Any]:
+        """uint8, or float32 where the file has more than 8 bits a value."""
         with reading(path), Image.open(io.BytesIO(content), formats=formats()) as image:
             if _is_wide(image):
-                planes = [_fit(plane, self.size) for plane in _wide_planes(image, content, self.channels)]
-                return np.stack([np.asarray(plane, np.float32) for plane in planes], axis=-1)
-            ImageOps.exif_transpose(image, in_place=True)
-            array = np.array(_fit(to_mode(image, MODES[self.channels], self.background), self.size))
-            return array if array.ndim == 3 else array[:, :, None]
+                planes = _wide_planes(image, content, self.channels)
+            else:
+                ImageOps.exif_transpose(image, in_place=True)
+                planes = [_to_mode(image, MODES[self.channels], self.background)]
+            return np.dstack([np.asarray(self._fit(plane)) for plane in planes])
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        if self.size is None:
+            return image
+        return ImageOps.fit(image, (self.size[1], self.size[0]), Image.Resampling.BILINEAR)
 
 
-def to_mode(image: Image.Image, mode: str, background: str) -> Image.Image:
+def _to_mode(image: Image.Image, mode: str, background: str) -> Image.Image:
     """An image of 8 bits a value in another mode, on a background where it loses its transparency."""
     pixels = image.convert(MODES[_channels(image)])
     if pixels.mode == "RGBA" and mode != "RGBA":
@@ -132,22 +149,9 @@ def value_range(low: float, high: float) -> Range:
     return (0.0, top) if low >= 0 and high - low >= top / 4 else (low, high)
 
 
-def extremes(pixels: NDArray[Any]) -> Range:
+def _extremes(pixels: NDArray[Any]) -> Range:
     """The least and the largest value of (H, W, C) pixels, alpha left out."""
     return float(pixels[..., :3].min()), float(pixels[..., :3].max())
-
-
-def narrow(pixels: NDArray[Any], low_and_high: Range | None) -> NDArray[np.uint8]:
-    """Pixels with 8 bits a value: in float32 ones, the two values and what is beyond become 0 and 255.
-
-    Without them it is the :func:`value_range` of these pixels.
-    """
-    if pixels.dtype == np.uint8:
-        return pixels
-    low, high = low_and_high or value_range(*extremes(pixels))
-    with np.errstate(over="ignore"):
-        scaled = (pixels - np.float32(low)) * np.float32(255 / (high - low) if high > low else 0)
-    return np.asarray(np.rint(scaled.clip(0, 255)), np.uint8)
 
 
 @contextmanager
@@ -158,27 +162,17 @@ def reading(path: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except MemoryError as failure:
-        raise UserError(_out_of_memory(name)) from failure
-    except UnidentifiedImageError as damage:
-        raise UnreadableImage(
-            f"{name} is not a readable image (its content is none): mend or remove it"
-        ) from damage
-    except OSError as failure:
-        if failure.errno == errno.ENOMEM or "out of memory" in str(failure):
-            raise UserError(_out_of_memory(name)) from failure
-        if failure.errno is not None:
-            raise UnreadableImage(f"{name} cannot be read ({failure.strerror})") from failure
-        raise UnreadableImage(f"{name} is not a readable image ({failure}): mend or remove it") from failure
-    except Exception as damage:  # Pillow's decoders raise a dozen kinds on damaged bytes
-        raise UnreadableImage(f"{name} is not a readable image ({damage}): mend or remove it") from damage
-
-
-def _out_of_memory(name: str) -> str:
-    return (
-        f"memory ran out while {name} was read: nothing says that the file is damaged. Free memory, or make "
-        "the images smaller, e.g. data.image_size=64"
-    )
+    except Exception as failure:  # Pillow's decoders raise a dozen kinds on damaged bytes
+        code = getattr(failure, "errno", None)
+        if isinstance(failure, MemoryError) or code == errno.ENOMEM or "out of memory" in str(failure):
+            raise UserError(
+                f"memory ran out while {name} was read: nothing says that the file is damaged. Free memory, "
+                "or make the images smaller, e.g. data.image_size=64"
+            ) from failure
+        if code is not None:
+            raise UnreadableImage(f"{name} cannot be read ({os.strerror(code)})") from failure
+        why = "its content is none" if isinstance(failure, UnidentifiedImageError) else failure
+        raise UnreadableImage(f"{name} is not a readable image ({why}): mend or remove it") from failure
 
 
 def read_bytes(path: str) -> bytes:
@@ -245,12 +239,6 @@ def _wide_planes(image: Image.Image, content: bytes, channels: int) -> list[Imag
         upright.info = {"exif": image.info["exif"]} if "exif" in image.info else {}
         planes.append(ImageOps.exif_transpose(upright))
     return planes
-
-
-def _fit(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
-    if size is None:
-        return image
-    return ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
 
 
 def read_images(

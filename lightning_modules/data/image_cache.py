@@ -1,4 +1,4 @@
-"""Decoded images of a tree on disk: ``NAME-*.images`` with their bytes, ``NAME.json`` about them."""
+"""Decoded images of a tree in one file: what is known of them, their pixels, their statistics."""
 
 import glob
 import hashlib
@@ -6,63 +6,67 @@ import json
 import logging
 import math
 import os
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from experiment.errors import UserError
-from lightning_modules.data.memory import require_memory
+from lightning_modules.data.image_set import Statistics
 
 log = logging.getLogger(__name__)
 
+HEADER = 4096
+"""Bytes of JSON, filled up with blanks, before the pixels."""
 ABANDONED = 3600
 """Seconds after which a file that nobody finished is removed."""
 
 Shape = tuple[int, int, int, int]
+"""N, C, H, W."""
 
 
 def digest(content: object) -> str:
-    """Hash of anything JSON can hold."""
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+    """Hash of bytes, or of anything JSON can hold."""
+    encoded = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
 class ImageCache:
-    """The decoded images of one tree and choice of options.
-
-    Both files appear whole or not at all, and the second names the first: whoever reads while another
-    process writes finds the old pair or the new one.
+    """The decoded images of one tree and choice of options: a file that appears whole or not at all.
 
     Args:
-        folder: where they go; it need not exist.
-        name: what their names begin with.
+        path: where it is; its folder need not exist.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder
-        self.name = name
-        self.facts_path = folder / f"{name}.json"
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def read(self) -> tuple[dict[str, Any], Tensor] | None:
-        """The facts that were stored and (N, C, H, W) uint8 mapped images; None if there are none intact.
+    def read(self) -> tuple[dict[str, Any], Tensor, Statistics] | None:
+        """What was told of the images, (N, C, H, W) uint8 mapped, and what was measured; None if not intact.
 
-        Whether the pixels are intact is for the caller to see, who knows their fingerprint.
+        Whether the pixels have the fingerprint that is told is for the caller to see, who knows their labels.
         """
-        if not self.facts_path.exists():
-            return None
         try:
-            facts = self._read_facts()
+            with self.path.open("rb") as file:
+                facts = json.loads(file.read(HEADER))
+                if facts.pop("check") != digest(facts):
+                    raise ValueError("wrong checksum")
+                images, table = _map(file, tuple(facts["shape"]))
+            if facts["table"] != digest(table.numpy().tobytes()):
+                raise ValueError("wrong statistics")
             if facts["pixel_range"]:
                 low, high = facts["pixel_range"]
                 facts["pixel_range"] = float(low), float(high)
-            return facts, _map(self.folder / Path(facts["images"]).name, tuple(facts["shape"]))
+            return facts, images, Statistics(facts["fingerprint"], table)
+        except FileNotFoundError:
+            return None
         except UserError:
             raise
         except Exception as damage:  # damaged bytes may be taken for anything
@@ -71,86 +75,88 @@ class ImageCache:
 
     def warn_of_damage(self, damage: object) -> None:
         """Say that what was found here is not used."""
-        log.warning(f"{self.facts_path} is damaged ({damage}) and will be replaced")
+        log.warning(f"{self.path} is damaged ({damage}) and will be replaced")
 
-    def store(self, rows: Iterable[NDArray[np.uint8]], shape: Shape) -> tuple[Path | None, Tensor]:
-        """Write the (C, H, W) images in ``rows`` one by one, keeping none in memory.
+    def store(
+        self,
+        shape: Shape,
+        facts: dict[str, Any],
+        write: Callable[[IO[bytes]], tuple[Statistics, dict[str, Any]]],
+    ) -> tuple[Tensor, Statistics]:
+        """Have the pixels of images written, one after the other, and map them.
 
-        Returns:
-            Their file, for :meth:`commit`, and themselves, mapped. Where there can be no file they are in
-            memory.
+        Args:
+            shape: of all images.
+            facts: what to tell of them.
+            write: writes their pixels, measures them meanwhile, and has more to tell.
 
         Raises:
-            UserError: if the disk fails meanwhile, or the memory they must be in does not suffice.
+            UserError: if the disk fails meanwhile or has no room.
         """
-        part, size = self.folder / f"{self.name}-{uuid4().hex[:8]}.part", math.prod(shape)
+        part = self.path.with_suffix(f".{uuid4().hex[:8]}.part")
         try:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                file = part.open("wb", buffering=2**20)
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)  # a full disk is found out now
+                file = self._create(part, math.prod(shape))
             except OSError as failure:
-                return None, self._collect(rows, shape, failure)
-            try:
-                with file:
-                    for row in rows:
-                        file.write(row.tobytes())
-                path = part.with_suffix(".images")
-                part.replace(path)
-            except OSError as failure:
-                raise UserError(
-                    f"{part} cannot be written ({failure.strerror}): data.cache=FOLDER puts it elsewhere"
-                ) from failure
-            return path, _map(path, shape)
+                log.warning(
+                    f"warning: {self.path.parent} cannot be written ({failure.strerror}): the next start "
+                    "decodes the images again. data.cache=FOLDER puts the cache elsewhere"
+                )
+                file = tempfile.TemporaryFile()  # noqa: SIM115
+            with file:
+                file.seek(HEADER)
+                measured, more = write(file)
+                table = measured.table.numpy().tobytes()
+                file.write(table)
+                more |= {"shape": shape, "fingerprint": measured.fingerprint, "table": digest(table)}
+                _write_facts(file, facts | more)
+                images, _ = _map(file, shape)
+            if part.exists():
+                part.replace(self.path)
+            return images, measured
+        except OSError as failure:
+            raise UserError(
+                f"decoded images cannot be written ({failure.strerror}): data.cache=FOLDER is elsewhere"
+            ) from failure
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
-    def _collect(self, rows: Iterable[NDArray[np.uint8]], shape: Shape, failure: OSError) -> Tensor:
-        log.warning(
-            f"warning: {self.folder} cannot be written ({failure.strerror}): the next start will decode the "
-            "images again. data.cache=FOLDER puts the cache elsewhere"
-        )
-        require_memory(math.prod(shape), f"{shape[0]:,} images of {shape[3]}×{shape[2]} pixels")
-        images = torch.empty(shape, dtype=torch.uint8)
-        for image, row in zip(images, rows, strict=True):
-            image.copy_(torch.from_numpy(np.ascontiguousarray(row)))
-        return images
+    def update(self, facts: dict[str, Any]) -> None:
+        """Tell something else of the same images."""
+        with suppress(OSError), self.path.open("r+b") as file:  # nothing but time is lost
+            _write_facts(file, facts)
 
-    def commit(self, images: Path, facts: dict[str, Any]) -> None:
-        """Make a stored file what :meth:`read` finds, with ``facts``, and remove what it replaces."""
+    def _create(self, path: Path, size: int) -> IO[bytes]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for other in path.parent.glob(f"{glob.escape(self.path.stem)}.*.part"):
+            with suppress(OSError):
+                if time.time() - other.stat().st_mtime > ABANDONED:
+                    other.unlink()
+        file = path.open("w+b")
         try:
-            self.write_facts(facts | {"images": images.name})
-            for path in self.folder.glob(f"{glob.escape(self.name)}-????????.*"):
-                is_over = path.suffix == ".images" or time.time() - path.stat().st_mtime > ABANDONED
-                if is_over and path.name not in (images.name, self._read_facts()["images"]):
-                    path.unlink()
-        except (OSError, ValueError, KeyError) as failure:
-            log.warning(f"warning: {self.folder}: {failure}")
-
-    def write_facts(self, facts: dict[str, Any]) -> None:
-        """Replace the second file."""
-        part = self.folder / f"{self.name}-{uuid4().hex[:8]}.part"
-        try:
-            part.write_text(json.dumps(facts | {"check": digest(facts)}))
-            part.replace(self.facts_path)
-        finally:
-            part.unlink(missing_ok=True)
-
-    def _read_facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(self.facts_path.read_bytes())
-        if facts.pop("check") != digest(facts):
-            raise ValueError("wrong checksum")
-        return facts
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is found out now
+        except OSError:
+            file.close()
+            path.unlink()
+            raise
+        return file
 
 
-def _map(path: Path, shape: Shape) -> Tensor:
-    """(N, C, H, W) uint8, not read: processes share the memory, and the system may take it back."""
-    size = math.prod(shape)
-    if path.stat().st_size != size:
-        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, expected {size:,}")
+def _write_facts(file: IO[bytes], facts: dict[str, Any]) -> None:
+    file.seek(0)
+    file.write(json.dumps(facts | {"check": digest(facts)}).encode().ljust(HEADER))
+    file.flush()
+
+
+def _map(file: IO[bytes], shape: Shape) -> tuple[Tensor, Tensor]:
+    """Images and statistics, not read: processes share the memory, and the system may take it back."""
+    number, size = shape[0], math.prod(shape)
     try:
-        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).view(shape)
-    except RuntimeError as failure:
-        raise UserError(f"{path} cannot be mapped into memory: {failure}") from failure
+        content = torch.from_numpy(np.memmap(file, np.uint8, mode="c", offset=HEADER))
+    except MemoryError as failure:
+        raise UserError(f"the decoded images cannot be mapped into memory: {failure}") from failure
+    if len(content) != size + 8 * number * (1 + 2 * shape[1]):
+        raise ValueError(f"{len(content):,} bytes are not {shape} and a table")
+    return content[:size].view(shape), content[size:].clone().view(torch.int64).view(number, -1)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from experiment.errors import UserError
+from lightning_modules.data.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +42,19 @@ PARTS = {
 """Words in the name of a folder that make it a part of a data set, with or without "set", "images", …"""
 JUNK = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini"})
 """What systems leave behind; files that begin with a dot are left out as well."""
+SPECIAL = {stat.S_IFIFO: "named pipes", stat.S_IFSOCK: "sockets"}
 
 
 class ImageFile(NamedTuple):
     """A file as it was when the folder was listed; all but ``path`` is -1 for a link that leads nowhere."""
 
     path: str
-    size: int
-    modified: int
+    size: int = -1
+    modified: int = -1
     """Nanoseconds; copying programs set it to what they like."""
-    changed: int
+    changed: int = -1
     """Nanoseconds; the system alone sets it, whenever it replaces or changes the file."""
-    inode: int
+    inode: int = -1
 
 
 Classes = dict[str, list[ImageFile]]
@@ -74,6 +76,18 @@ class _Folder:
         """The folders inside that hold an image at any depth."""
         return {name: folder for name, folder in self.folders.items() if next(folder.walk(), None)}
 
+    def add(self, name: str, folder: "_Folder") -> None:
+        """Put a folder into this; two names that differ in Unicode's composed or decomposed form are one."""
+        name = unicodedata.normalize("NFC", printable(name))
+        known = self.folders.setdefault(name, folder)
+        if known is not folder:
+            log.warning(
+                f"{self.path}: two folders are called {name!r} (in different Unicode forms): read as one"
+            )
+            known.images += folder.images
+            for inner, content in folder.folders.items():
+                known.add(inner, content)
+
 
 @functools.cache
 def formats() -> tuple[str, ...]:
@@ -86,11 +100,6 @@ def formats() -> tuple[str, ...]:
         pass
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def readable_suffixes() -> frozenset[str]:
-    """Those of :func:`formats`."""
-    return frozenset(suffix for name in formats() for suffix in FORMATS[name])
 
 
 def printable(name: str) -> str:
@@ -107,10 +116,7 @@ def list_images(path: Path) -> tuple[list[str], Counter[str]]:
     if path.is_file():
         return [str(path)], Counter()
     skipped: Counter[str] = Counter()
-    try:
-        files = sorted(file.path for file in _scan(str(path), skipped).walk())
-    except OSError as failure:
-        raise UserError(f"images={path}: {failure.filename} cannot be read ({failure.strerror})") from failure
+    files = sorted(file.path for file in _scan(str(path), skipped, f"images={path}: ").walk())
     if not files:
         raise UserError(f"images={path}: the folder holds no image {_formats_and(skipped)}")
     return files, skipped
@@ -129,13 +135,8 @@ def list_tree(tree: Path) -> tuple[dict[str, Classes], Counter[str]]:
         UserError: naming what cannot be read or has two meanings.
     """
     skipped: Counter[str] = Counter()
-    try:
-        root = _scan(str(tree), skipped)
-    except OSError as failure:
-        raise UserError(
-            f"{failure.filename} cannot be read ({failure.strerror}): "
-            "data.root=PATH needs to be a folder of images, with one folder a class"
-        ) from failure
+    needed = "data.root=PATH needs to be a folder of images, with one folder a class"
+    root = _scan(str(tree), skipped, end=f": {needed}")
     root = _enter(root)
     folders = _parts(root)
     inside = {part: _enter(folder) for part, folder in (folders or {"train": root}).items()}
@@ -172,62 +173,42 @@ def _formats_and(skipped: Counter[str]) -> str:
     return f"({' '.join(IMAGE_SUFFIXES)}){others}"
 
 
-def _scan(path: str, skipped: Counter[str], above: tuple[str, ...] = ()) -> _Folder:
-    suffixes = readable_suffixes()
+def _scan(
+    path: str, skipped: Counter[str], begin: str = "", end: str = "", above: tuple[str, ...] = ()
+) -> _Folder:
+    """All images below a folder; ``begin`` and ``end`` of the message if it cannot be read."""
+    suffixes = {suffix for name in formats() for suffix in FORMATS[name]}
     real = os.path.realpath(path)
     if real in above:
         raise UserError(f"{path} is a link to a folder that contains it: remove the link")
     folder = _Folder(path)
-    with os.scandir(path) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
+    try:
+        with os.scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as failure:
+        raise UserError(f"{begin}{failure.filename} cannot be read ({failure.strerror}){end}") from failure
+    for entry in progress(found, f"listing {printable(path)}"):
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+        try:
+            status: os.stat_result | None = entry.stat()
+        except OSError:
+            status = None  # a link that leads nowhere: reading it will name it
+        mode = status.st_mode if status else stat.S_IFREG
         if entry.name in JUNK or entry.name.startswith("."):
             skipped["hidden"] += suffix in IMAGE_SUFFIXES and not entry.name.startswith("._")
-        elif entry.is_dir():
-            _add(folder, entry.name, _scan(entry.path, skipped, (*above, real)))
-        elif kind := _kind_of_special(entry):
-            skipped[kind] += 1
+        elif stat.S_ISDIR(mode):
+            folder.add(entry.name, _scan(entry.path, skipped, begin, end, (*above, real)))
+        elif not stat.S_ISREG(mode):  # opening one may wait for ever
+            skipped[SPECIAL.get(stat.S_IFMT(mode), "devices")] += 1
         elif suffix not in suffixes:
             skipped[printable(suffix) or "without suffix"] += 1
+        elif status:
+            times = status.st_mtime_ns, status.st_ctime_ns
+            folder.images.append(ImageFile(entry.path, status.st_size, *times, status.st_ino))
         else:
-            folder.images.append(_file(entry))
+            folder.images.append(ImageFile(entry.path))
     skipped += Counter()  # drops the zeros
     return folder
-
-
-def _add(folder: _Folder, raw_name: str, inner: _Folder) -> None:
-    """Put one folder into another: under one name, if two differ in Unicode's composed or decomposed form."""
-    name = unicodedata.normalize("NFC", printable(raw_name))
-    if name not in folder.folders:
-        folder.folders[name] = inner
-        return
-    log.warning(f"{folder.path}: two folders are called {name!r} (in different Unicode forms): read as one")
-    together = folder.folders[name]
-    together.images += inner.images
-    for deeper, content in inner.folders.items():
-        _add(together, deeper, content)
-
-
-def _kind_of_special(entry: os.DirEntry[str]) -> str:
-    """What of a named pipe, socket or device the entry is; empty for a file. These may never be opened."""
-    if entry.is_file():
-        return ""
-    try:
-        mode = entry.stat().st_mode
-    except OSError:
-        return ""  # a link that leads nowhere: reading it will name it
-    if stat.S_ISREG(mode):
-        return ""
-    return "named pipes" if stat.S_ISFIFO(mode) else "sockets" if stat.S_ISSOCK(mode) else "devices"
-
-
-def _file(entry: os.DirEntry[str]) -> ImageFile:
-    try:
-        status = entry.stat()
-    except OSError:
-        return ImageFile(entry.path, -1, -1, -1, -1)
-    return ImageFile(entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def _enter(folder: _Folder) -> _Folder:
@@ -260,32 +241,36 @@ def _parts(root: _Folder) -> dict[str, _Folder]:
             named.setdefault(part, []).append(name)
     nested = {name: set(_enter(folder).filled) for name, folder in root.filled.items()}
     _refuse_parts_inside_classes(root)
-    structured = {part: [name for name in names if len(nested[name]) > 1] for part, names in named.items()}
-    structured = {part: names for part, names in structured.items() if names}
+    structured = {
+        part: inside
+        for part, names in named.items()
+        if (inside := [name for name in names if len(nested[name]) > 1])
+    }
     if not structured:
         _refuse_images_without_class(root, named)
         return {}
-    classes = set().union(*(nested[name] for names in structured.values() for name in names))
-    others = [name for name in root.filled if not any(name in names for names in structured.values())]
+    used = {name for names in structured.values() for name in names}
+    classes = set().union(*(nested[name] for name in used))
+    others = [name for name in root.filled if name not in used]
     alike = [name for name in others if nested[name] & classes]
     flat = [name for names in named.values() for name in names if len(nested[name]) < 2]
     if len(structured) == 1 and others and not (alike or flat):
         return {}  # a class called train, which has folders inside
+    rename = "ename {} to train/, val/ or test/{}, or move it away"
     if twice := next((names for names in structured.values() if len(names) > 1), None):
         raise UserError(
             f"{root.path}: {' and '.join(f'{name}/' for name in twice)} both look like the same part of a "
-            "data set: rename one to train/, val/ or test/, or move it away"
+            f"data set: r{rename.format('one', '')}"
         )
-    if alike or flat:
+    found = [f"{names[0]}/" for names in structured.values()]
+    if odd := alike or flat:
         why = "holds classes as well" if alike else "holds images, but no class folders"
         raise UserError(
-            f"{root.path}: {(alike or flat)[0]}/ {why}, and is none of the parts found: "
-            f"{', '.join(f'{names[0]}/' for names in structured.values())}. Rename it to train/, val/ or "
-            "test/ with one folder a class, or move it away"
+            f"{root.path}: {odd[0]}/ {why}, and is none of the parts found: {', '.join(found)}. "
+            f"R{rename.format('it', ' with one folder a class')}"
         )
     if "train" not in structured:
-        found = " and ".join(f"{structured[part][0]}/" for part in PARTS if part in structured)
-        raise UserError(f"{root.path} has {found} but no train/")
+        raise UserError(f"{root.path} has {' and '.join(sorted(found, reverse=True))} but no train/")
     return {part: root.filled[structured[part][0]] for part in PARTS if part in structured}
 
 

@@ -1,22 +1,81 @@
-"""A decoded data set, how parts of it are held out, and which of its images are in it twice."""
+"""A decoded data set, what one pass over its pixels tells, and how parts of it are held out."""
 
 import hashlib
 import json
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from experiment.errors import UserError
-
-log = logging.getLogger(__name__)
+from lightning_modules.data.progress import progress
 
 EXAMPLES = 3
 """Pairs of equal images that a message names."""
+CHUNK = 2**22
+"""Bytes of pixels that are looked at together."""
+
+
+class Part(NamedTuple):
+    """The training or the test images of a set, whether they are in memory or being decoded."""
+
+    shape: Sequence[int]
+    """N, C, H, W."""
+    labels: Tensor
+    """(N,) int64."""
+    chunks: Iterable[NDArray[np.uint8]]
+    """The images in order, (n, C, H, W) each."""
+
+
+class Statistics(NamedTuple):
+    """What one pass over the pixels tells."""
+
+    fingerprint: str
+    """Hash of all pixels, labels and class names in order, however they were stored."""
+    table: Tensor
+    """(N, 1 + 2C) int64, training images first: an image's hash, sums and sums of squares by channel."""
+
+
+def measure(classes: Sequence[str], train: Part, test: Part, val_count: int = 0) -> Statistics:
+    """Look at every image once."""
+    rows: list[Tensor] = []
+    hashed = fingerprint(classes, train, test, val_count, also=lambda images: rows.append(_rows(images)))
+    return Statistics(hashed, torch.cat(rows))
+
+
+def fingerprint(
+    classes: Sequence[str],
+    train: Part,
+    test: Part,
+    val_count: int = 0,
+    also: Callable[[NDArray[np.uint8]], None] | None = None,
+) -> str:
+    """As in :class:`Statistics`; ``also`` is called with every chunk."""
+    content = hashlib.blake2b(json.dumps(classes).encode(), digest_size=16)
+    for shape, labels, chunks in (train, test):
+        content.update(f"torch.uint8 {tuple(shape)}".encode())
+        for images in chunks:
+            content.update(images.data.cast("B"))
+            if also:
+                also(images)
+        content.update(f"{labels.dtype} {tuple(labels.shape)}".encode())
+        content.update(labels.numpy().data.cast("B"))
+    if val_count:
+        content.update(f"val {val_count}".encode())
+    return content.hexdigest()
+
+
+def _rows(images: NDArray[np.uint8]) -> Tensor:
+    """Those of :class:`Statistics` for some images."""
+    hashes = b"".join(hashlib.blake2b(image.data, digest_size=8).digest() for image in images)
+    pixels = images.reshape(*images.shape[:2], -1)
+    sums = pixels.sum(2, dtype=np.int64), np.einsum("ncp,ncp->nc", pixels, pixels, dtype=np.int64)
+    return torch.from_numpy(np.hstack([np.frombuffer(hashes, np.int64)[:, None], *sums]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +105,13 @@ class ImageSet:
     """File of each image, training images first, if each has one."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """How many files of which kind were left out."""
+    measured: Statistics | None = None
+    """What is known already of its pixels."""
 
     def __post_init__(self) -> None:
-        for part in ("train", "test"):
-            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+        for part, images, labels in (
+            ("train", self.train_images, self.train_labels), ("test", self.test_images, self.test_labels)
+        ):  # fmt: skip
             if images.ndim != 4 or images.dtype != torch.uint8 or 0 in images.shape:
                 raise UserError(
                     f"the {part} images are {tuple(images.shape)} {images.dtype}, expected some "
@@ -65,15 +127,25 @@ class ImageSet:
             raise UserError(f"training and test images are of different sizes: {tuple(train)}, {tuple(test)}")
 
     @cached_property
+    def statistics(self) -> Statistics:
+        """What all pixels are like."""
+        return self.measured or measure(self.classes, *self.parts, self.val_count)
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of all pixels, labels and class names in order, however they were stored."""
-        content = hashlib.blake2b(json.dumps(self.classes).encode(), digest_size=16)
-        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            content.update(tensor.numpy().data.cast("B"))
-        if self.val_count:
-            content.update(f"val {self.val_count}".encode())
-        return content.hexdigest()
+        """That of :class:`Statistics`."""
+        return self.statistics.fingerprint
+
+    @property
+    def parts(self) -> tuple[Part, Part]:
+        """Training and test images."""
+        number = max(1, CHUNK // self.train_images[0].numel())
+
+        def part(images: Tensor, labels: Tensor) -> Part:
+            chunks = (chunk.numpy() for chunk in progress(torch.split(images, number), "checking"))
+            return Part(images.shape, labels, chunks)
+
+        return part(self.train_images, self.train_labels), part(self.test_images, self.test_labels)
 
     def path(self, index: int) -> str:
         """What to call an image, counted from the first training image on."""
@@ -83,79 +155,46 @@ class ImageSet:
         return f"test image {rest}" if rest >= 0 else f"training image {index}"
 
 
-class Duplicates(NamedTuple):
-    """Images with equal pixels where there should be none, as pairs of indices, training images first."""
+class Leaks(NamedTuple):
+    """Images with equal pixels where there should be none."""
 
-    across_parts: list[tuple[int, int]]
-    """A test image (or one of the data's own validation set) and the training image it equals."""
-    across_classes: list[tuple[int, int]]
-    """An image, and an earlier one of another class that it equals."""
-
-    def describe(self, images: ImageSet) -> list[str]:
-        """A sentence on each of the two that there are."""
-        held_out = len(images.test_labels) + images.val_count
-        sentences = {
-            f"{len(self.across_parts):,} of {held_out:,} images to test or validate with are also training "
-            "images, and make the accuracy look too good": self.across_parts,
-            f"{len(self.across_classes):,} images equal one of another class": self.across_classes,
-        }
-        return [
-            f"{sentence}: "
-            + ", ".join(f"{images.path(one)} = {images.path(other)}" for one, other in pairs[:EXAMPLES])
-            + (", …" if len(pairs) > EXAMPLES else "")
-            for sentence, pairs in sentences.items()
-            if pairs
-        ]
+    sentences: list[str]
+    """What to tell the user."""
+    is_apart: Tensor
+    """(N,) bool: images to train or validate with of which a later part has none, nor another class."""
 
 
-def find_duplicates(images: ImageSet) -> Duplicates:
-    """Compare the pixels of all images, by their hashes."""
-    trained_on = len(images.train_labels) - images.val_count
-    labels = torch.cat([images.train_labels, images.test_labels]).tolist()
-    seen: dict[bytes, int] = {}
-    found = Duplicates([], [])
-    for index, key in enumerate(_hashes(images.train_images, images.test_images)):
-        first = seen.setdefault(key, index)
-        if first < trained_on <= index:
-            found.across_parts.append((index, first))
-        if labels[first] != labels[index]:
-            found.across_classes.append((index, first))
-    return found
+def find_leaks(images: ImageSet) -> Leaks:
+    """Compare the pixels of all images by their hashes, across training, validation and test, and classes."""
+    labels = torch.cat([images.train_labels, images.test_labels])
+    number, held_out = len(images.train_labels), len(images.test_labels) + images.val_count
+    part = torch.zeros_like(labels)
+    part[len(labels) - held_out :] += 1
+    part[number:] += 1
+    distinct, group = torch.unique(images.statistics.table[:, 0], return_inverse=True)
 
+    def of_equals(values: Tensor, reduce: str) -> Tensor:
+        reduced = torch.zeros_like(distinct).scatter_reduce(0, group, values, reduce, include_self=False)
+        return reduced[group]
 
-def without_duplicates(images: ImageSet) -> ImageSet:
-    """Leave out training images that are held out, too, and all of two classes; the test set stays."""
-    trained_on, number = len(images.train_labels) - images.val_count, len(images.train_labels)
-    hashes = list(_hashes(images.train_images, images.test_images))
-    labels = torch.cat([images.train_labels, images.test_labels]).tolist()
-    of_test, held_out = set(hashes[number:]), set(hashes[trained_on:])
-    classes: dict[bytes, set[int]] = {}
-    for key, label in zip(hashes, labels, strict=True):
-        classes.setdefault(key, set()).add(label)
-    keep = [
-        key not in (held_out if index < trained_on else of_test) and len(classes[key]) == 1
-        for index, key in enumerate(hashes[:number])
-    ]
-    kept = torch.tensor(keep)
-    if not kept[:trained_on].any():
-        raise UserError("data.on_leak=drop leaves no training image: every one is also held out")
-    paths = [
-        path
-        for path, stays in zip(
-            images.paths, keep + [True] * len(images.test_labels), strict=bool(images.paths)
-        )
-        if stays
-    ]
-    return replace(
-        images, train_images=images.train_images[kept], train_labels=images.train_labels[kept],
-        val_count=int(kept[trained_on:].sum()), paths=paths,
-    )  # fmt: skip
-
-
-def _hashes(*parts: Tensor) -> Iterable[bytes]:
-    for images in parts:
-        for image in images.flatten(1).numpy():
-            yield hashlib.blake2b(image.data, digest_size=16).digest()
+    first = of_equals(torch.arange(len(labels)), "amin")
+    other = "training or validation images" if images.val_count else "training images"
+    found = {
+        f"of {held_out:,} images to test or validate with are also {other}, and make the accuracy look too "
+        "good": part[first] < part,
+        "images equal one of another class": labels[first] != labels,
+    }
+    sentences = []
+    for what, is_one in found.items():
+        if indices := is_one.nonzero().flatten().tolist():
+            pairs = [
+                f"{images.path(index)} = {images.path(int(first[index]))}" for index in indices[:EXAMPLES]
+            ]
+            sentences.append(
+                f"{len(indices):,} {what}: {', '.join(pairs)}{', …' * (len(indices) > EXAMPLES)}"
+            )
+    is_apart = (of_equals(part, "amax") == part) & (of_equals(labels, "amin") == of_equals(labels, "amax"))
+    return Leaks(sentences, is_apart[:number])
 
 
 def stratified_order(labels: Tensor) -> Tensor:
@@ -202,6 +241,33 @@ def stratified_split(
     return order[~is_held_out], order[is_held_out]
 
 
+def stratified_fold(labels: Tensor, fold: int, folds: int, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Indices of all but one and of one of ``folds`` parts of N images; together the parts are all of them.
+
+    Both are in :func:`stratified_order`, and have images of every class.
+
+    Args:
+        labels: (N,) int64.
+        fold: which part, from 0.
+        folds: how many there are.
+        classes: their names.
+
+    Raises:
+        UserError: for a part that there is not, or a class with fewer images than there are parts.
+    """
+    if not 0 <= fold < folds:
+        raise UserError(f"data.fold={fold}: with data.folds={folds} there are 0 to {folds - 1}")
+    counts = labels.bincount(minlength=len(classes))
+    if (least := int(counts.min())) < folds:
+        name = classes[int(counts.argmin())]
+        raise UserError(
+            f"data.folds={folds}: class {name!r} has {least} images; choose as many parts at most"
+        )
+    order = stratified_order(labels)
+    start, end = (round(part * len(order) / folds) for part in (fold, fold + 1))
+    return torch.cat([order[:start], order[end:]]), order[start:end]
+
+
 def stratified_part(order: Tensor, labels: Tensor, number: int) -> Tensor:
     """The first ``number`` of indices in :func:`stratified_order`, but at least one of every class."""
     return order[_first_places(labels[order], number)]
@@ -212,14 +278,10 @@ def _first_places(labels: Tensor, number: int, keep_one: bool = False) -> Tensor
 
     With ``keep_one`` the last of each class is not among them.
     """
-    by_class = labels.argsort(stable=True)
-    ends = labels.bincount().cumsum(0)
-    starts = ends - labels.bincount()
-    is_there = ends > starts
-    rank = torch.ones(len(labels), dtype=torch.int64)
+    rank = torch.ones_like(labels)
     if keep_one:
-        rank[by_class[ends[is_there] - 1]] = 2
-    rank[by_class[starts[is_there]]] = 0
+        rank[-1 - np.unique(labels.flip(0), return_index=True)[1]] = 2
+    rank[np.unique(labels, return_index=True)[1]] = 0
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     chosen[rank.argsort(stable=True)[:number]] = True
     return chosen

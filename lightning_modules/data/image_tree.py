@@ -2,27 +2,26 @@
 
 import hashlib
 import logging
+import math
 import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from experiment.errors import UserError
 from lightning_modules.data.decoding import (
     Decoding,
-    Header,
     Range,
     UnreadableImage,
     quiet_pillow,
@@ -32,12 +31,21 @@ from lightning_modules.data.decoding import (
 )
 from lightning_modules.data.image_cache import ImageCache, digest
 from lightning_modules.data.image_files import ImageFile, describe, list_tree, printable
-from lightning_modules.data.image_set import ImageSet, stratified_split
+from lightning_modules.data.image_set import (
+    CHUNK,
+    ImageSet,
+    Part,
+    Statistics,
+    fingerprint,
+    measure,
+    stratified_split,
+)
 from lightning_modules.data.memory import require_memory
+from lightning_modules.data.progress import progress
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """To be raised whenever the same files would be decoded to something else."""
 LISTED = 20
 """Damaged files that a message names."""
@@ -46,7 +54,7 @@ SMALL = 2**16
 JUST_NOW = 2 * 10**9
 """Nanoseconds in which a file may change and keep its times: the coarsest clock of a file system."""
 
-Item = TypeVar("Item")
+Pixels = NDArray[np.uint8]
 Result = TypeVar("Result")
 
 
@@ -61,24 +69,54 @@ class _Tree(NamedTuple):
     skipped: Counter[str]
 
     @property
-    def paths(self) -> list[str]:
-        return [file.path for file in self.files]
-
-    @property
-    def threads(self) -> int:
-        is_small = sum(file.size for file in self.files) < SMALL * len(self.files)
-        return 1 if is_small else os.cpu_count() or 1
+    def rest(self) -> int:
+        """How many are not for the test."""
+        return self.counts[0] + self.counts[1]
 
     def stamp(self) -> str:
         """Digest of what the file system says of the files, without reading them."""
-        return digest([file[1:] for file in self.files])
+        return digest(np.array([file[1:] for file in self.files]).tobytes())
 
     def content(self) -> str | None:
         """Digest of the content of the files; None if one cannot be read."""
-        hashes = list(
-            _in_order(_attempt(lambda path: _hash(read_bytes(path))), self.paths, self.threads, "checking")
-        )
-        return _join([each for each in hashes if isinstance(each, bytes)], len(self.files))
+        content = hashlib.blake2b(digest_size=16)
+        for _, each in self.each(lambda file: read_bytes(file.path), "checking files"):
+            if isinstance(each, UnreadableImage):
+                return None
+            content.update(_hash(each))
+        return content.hexdigest()
+
+    def each(
+        self, function: Callable[[ImageFile], Result], title: str
+    ) -> Iterator[tuple[ImageFile, Result | UnreadableImage]]:
+        """What a function makes of every file in order, or what is wrong with it.
+
+        No more results wait than there are threads, twice.
+        """
+
+        def attempt(file: ImageFile) -> tuple[ImageFile, Result | UnreadableImage]:
+            try:
+                return file, function(file)
+            except UnreadableImage as damage:
+                return file, damage
+
+        files, number = progress(self.files, title), self.threads
+        if number == 1:
+            yield from map(attempt, files)
+            return
+        with ThreadPoolExecutor(number) as pool:
+            waiting: deque[Future[tuple[ImageFile, Result | UnreadableImage]]] = deque()
+            for file in files:
+                waiting.append(pool.submit(attempt, file))
+                if len(waiting) > 2 * number:
+                    yield waiting.popleft().result()
+            yield from (future.result() for future in waiting)
+
+    @property
+    def threads(self) -> int:
+        """How many decode."""
+        is_small = sum(file.size for file in self.files) < SMALL * len(self.files)
+        return 1 if is_small else os.cpu_count() or 1
 
 
 def read_tree(
@@ -105,7 +143,7 @@ def read_tree(
         background: colour behind transparent images, unless ``channels`` is 4.
 
     Raises:
-        UserError: naming the files or the folder that cannot be used, or that memory does not suffice.
+        UserError: naming the files or the folder that cannot be used, or that memory or disk do not suffice.
     """
     started = time.time_ns()
     found = _list(tree, test_fraction)
@@ -114,52 +152,39 @@ def read_tree(
     name = f"{image_size or 'any'}px-{channels or 'any'}ch-{background}"
     if cache:
         name = f"{tree.resolve().name}-{digest(str(tree.resolve()))[:8]}-{name}"
-    relative = [printable(os.path.relpath(path, tree)) for path in found.paths]
-    recipe = digest(
-        [
-            CACHE_VERSION,
-            image_size,
-            channels,
-            background,
-            found.classes,
-            found.counts,
-            found.labels.tolist(),
-            relative,
-        ]
-    )
-    stored = ImageCache(cache or tree / ".cache", name)
+    stored = ImageCache((cache or tree / ".cache") / f"{name}.images")
+    relative = [printable(file.path.removeprefix(f"{tree}{os.sep}")) for file in found.files]
+    options = [CACHE_VERSION, image_size, channels, background]
+    recipe = digest([options, found.classes, found.counts, found.labels.tolist(), relative])
 
-    def image_set(images: Tensor, pixel_range: Range | None) -> ImageSet:
-        rest = found.counts[0] + found.counts[1]
+    def image_set(images: Tensor, measured: Statistics, pixel_range: Range | None) -> ImageSet:
         return ImageSet(
-            found.classes, images[:rest], found.labels[:rest], images[rest:], found.labels[rest:],
-            val_count=found.counts[1], pixel_range=pixel_range, paths=relative, skipped=dict(found.skipped),
+            found.classes, images[: found.rest], found.labels[: found.rest], images[found.rest :],
+            found.labels[found.rest :], val_count=found.counts[1], pixel_range=pixel_range, paths=relative,
+            skipped=dict(found.skipped), measured=measured,
         )  # fmt: skip
 
-    stamp = found.stamp()
     # what changes within one tick of the clock would go unnoticed: such files are read again next time
     is_settled = all(max(file.modified, file.changed) < started - JUST_NOW for file in found.files)
-    facts, images = stored.read() or ({}, None)
-    is_same = facts.get("recipe") == recipe and (
-        facts["stamp"] == stamp or facts["content"] == found.content()
-    )
-    if images is not None and is_same:
-        known = image_set(images, facts["pixel_range"])
-        if known.fingerprint == facts["fingerprint"]:
-            if is_settled and facts["stamp"] != stamp:
-                with suppress(OSError):  # nothing but time is lost
-                    stored.write_facts(facts | {"stamp": stamp})
-            return known
-        stored.warn_of_damage("wrong pixels")
-    path, images, pixel_range, content = _decode(found, stored, image_size, channels, background)
-    fresh = image_set(images, pixel_range)
-    if path:
-        facts = {
-            "recipe": recipe, "stamp": stamp if is_settled else None, "content": content,
-            "fingerprint": fresh.fingerprint, "shape": list(images.shape), "pixel_range": pixel_range,
-        }  # fmt: skip
-        stored.commit(path, facts)
-    return fresh
+    stamp = found.stamp() if is_settled else None
+    if (cached := stored.read()) and cached[0].get("recipe") == recipe:
+        facts, images, measured = cached
+        if (stamp and facts.get("stamp") == stamp) or facts.get("content") == found.content():
+            known = image_set(images, measured, facts["pixel_range"])
+            if fingerprint(known.classes, *known.parts, known.val_count) == measured.fingerprint:
+                if stamp and facts.get("stamp") != stamp:
+                    stored.update(facts | {"stamp": stamp})
+                return known
+            stored.warn_of_damage("wrong pixels")
+    if not sys.stderr.isatty():
+        log.info(f"decoding {len(found.files):,} images")
+    with quiet_pillow():
+        decoding, shape = _prepare(found, image_size, channels, background)
+        facts = {"recipe": recipe, "stamp": stamp, "pixel_range": decoding.pixel_range}
+        images, measured = stored.store(
+            (len(found.files), *shape), facts, lambda file: _decode(found, decoding, shape, file)
+        )
+    return image_set(images, measured, decoding.pixel_range)
 
 
 def _list(tree: Path, test_fraction: float | None) -> _Tree:
@@ -185,121 +210,98 @@ def _list(tree: Path, test_fraction: float | None) -> _Tree:
     return _Tree(names, train[0] + val[0] + test[0], torch.cat([train[1], val[1], test[1]]), counts, skipped)
 
 
-def _decode(
-    tree: _Tree, stored: ImageCache, image_size: int | None, channels: int | None, background: str
-) -> tuple[Path | None, Tensor, Range | None, str | None]:
-    """Where the decoded images are, they, what they were scaled by, and the digest of their files."""
-    paths, threads = tree.paths, tree.threads
-    if not sys.stderr.isatty():
-        log.info(f"decoding {len(paths):,} images")
-    with quiet_pillow():
-        headers = list(_in_order(_attempt(read_header), paths, threads, "reading headers"))
-        size = (image_size, image_size) if image_size else _one_size(paths, headers)
-        intact = [header for header in headers if isinstance(header, Header)]
-        largest = max((header.height * header.width for header in intact), default=0)
-        depth = channels or max((header.channels for header in intact), default=1)
-        # a decoded image, one of another mode or size made of it, and what the decoder needs beside
-        require_memory(3 * threads * 4 * largest, f"images of {largest:,} pixels")
-        decoding = Decoding(depth, (image_size, image_size) if image_size else None, background)
-        trained_on = zip(paths[: tree.counts[0]], headers, strict=False)
-        wide = [path for path, header in trained_on if isinstance(header, Header) and header.is_wide]
-        if wide:
-            found = _in_order(_attempt(decoding.extremes), wide, threads, "measuring")
-            if ends := [each for each in found if isinstance(each, tuple)]:
-                pixel_range = value_range(min(low for low, _ in ends), max(high for _, high in ends))
-                decoding = replace(decoding, pixel_range=pixel_range)
-
-        def attempt(
-            item: tuple[str, Header | UnreadableImage],
-        ) -> tuple[NDArray[np.uint8], bytes] | UnreadableImage:
-            path, header = item
-            if isinstance(header, UnreadableImage):
-                return header
-            try:
-                content = read_bytes(path)
-                pixels = decoding(path, content)
-            except UnreadableImage as damage:
-                return damage
-            if pixels.shape[:2] != size:
-                return UnreadableImage(
-                    f"{printable(path)} is not of the size its header says: mend or remove it"
-                )
-            return pixels.transpose(2, 0, 1), _hash(content)
-
-        problems: list[str] = []
-        hashes: list[bytes] = []
-
-        def rows() -> Iterator[NDArray[np.uint8]]:
-            for each in _in_order(attempt, list(zip(paths, headers, strict=True)), threads, "decoding"):
-                if isinstance(each, UnreadableImage):
-                    problems.append(str(each))
-                else:
-                    hashes.append(each[1])
-                    yield each[0]
-            if problems:
-                raise UserError(
-                    listed(problems, f"{len(problems):,} of {len(paths):,} images cannot be used:")
-                )
-
-        path, images = stored.store(rows(), (len(paths), depth, *size))
-    return path, images, decoding.pixel_range, _join(hashes, len(paths))
-
-
-def listed(problems: Sequence[str], title: str) -> str:
-    """A message of several lines, of which too many are counted."""
-    more = [f"… and {len(problems) - LISTED:,} more"] if len(problems) > LISTED else []
-    return "\n       ".join([title, *problems[:LISTED], *more])
-
-
-def _one_size(paths: Sequence[str], headers: Sequence[Header | UnreadableImage]) -> tuple[int, int]:
-    """Height and width that all images have."""
-    first: dict[tuple[int, int], str] = {}
+def _prepare(
+    tree: _Tree, image_size: int | None, channels: int | None, background: str
+) -> tuple[Decoding, tuple[int, int, int]]:
+    """How to decode, and (C, H, W) of what comes out, from no more than the headers of most files."""
     counts: Counter[tuple[int, int]] = Counter()
-    for path, header in zip(paths, headers, strict=True):
-        if isinstance(header, Header):
-            first.setdefault((header.height, header.width), path)
-            counts[header.height, header.width] += 1
-    if len(first) > 1:
+    first: dict[tuple[int, int], str] = {}
+    depths, wide, several = {1}, set(), []
+    for file, header in tree.each(lambda file: read_header(file.path), "reading headers"):
+        if isinstance(header, UnreadableImage):
+            continue  # it will be named with all others
+        counts[header.height, header.width] += 1
+        first.setdefault((header.height, header.width), file.path)
+        depths.add(header.channels)
+        if header.is_wide:
+            wide.add(file.path)
+        if header.has_more:
+            several.append(file.path)
+    if len(counts) > 1 and not image_size:
         (one, _), (other, _) = counts.most_common(2)
-        path, odd = first[one], first[other]
         raise UserError(
-            f"images need one size: {printable(path)} has {one[1]}×{one[0]} pixels, {printable(odd)} has "
-            f"{other[1]}×{other[0]} ({counts[one]:,} and {counts[other]:,} images; {len(first)} sizes). "
-            f"Have them resized, e.g. data.image_size=32"
+            f"images need one size: {printable(first[one])} has {one[1]}×{one[0]} pixels, "
+            f"{printable(first[other])} has {other[1]}×{other[0]} ({counts[one]:,} and {counts[other]:,} "
+            f"images; {len(counts)} sizes). Have them resized, e.g. data.image_size=32"
         )
-    return next(iter(first), (1, 1))
+    if several:
+        log.warning(
+            f"warning: {len(several):,} files hold more than one image, of which the first is read, such as "
+            f"{printable(several[0])}"
+        )
+    largest = max((height * width for height, width in counts), default=0)
+    # a decoded image, one of another mode or size made of it, and what the decoder needs beside
+    require_memory(3 * tree.threads * 4 * largest, f"images of {largest:,} pixels")
+    size = (image_size, image_size) if image_size else next(iter(counts), (1, 1))
+    depth = channels or max(depths)
+    decoding = Decoding(depth, (image_size, image_size) if image_size else None, background)
+    if wide:
+        chosen = tree._replace(files=[file for file in tree.files[: tree.counts[0]] if file.path in wide])
+        ends = [
+            each
+            for _, each in chosen.each(lambda file: decoding.extremes(file.path), "measuring")
+            if isinstance(each, tuple)
+        ]
+        if ends:
+            pixel_range = value_range(min(low for low, _ in ends), max(high for _, high in ends))
+            decoding = replace(decoding, pixel_range=pixel_range)
+    return decoding, (depth, *size)
 
 
-def _attempt(function: Callable[[Item], Result]) -> Callable[[Item], Result | UnreadableImage]:
-    def attempt(item: Item) -> Result | UnreadableImage:
-        try:
-            return function(item)
-        except UnreadableImage as damage:
-            return damage
+def _decode(
+    tree: _Tree, decoding: Decoding, shape: tuple[int, int, int], file: IO[bytes]
+) -> tuple[Statistics, dict[str, str]]:
+    """Write the pixels of all images to ``file`` and measure them; a digest of the content of their files."""
+    problems: list[str] = []
+    content = hashlib.blake2b(digest_size=16)
 
-    return attempt
+    def decode(image: ImageFile) -> tuple[Pixels, bytes]:
+        encoded = read_bytes(image.path)
+        pixels = decoding(image.path, encoded)
+        if pixels.shape[:2] != shape[1:]:
+            name = printable(image.path)
+            raise UnreadableImage(f"{name} is not of the size its header says: mend or remove it")
+        return pixels, _hash(encoded)
 
+    def rows() -> Iterator[Pixels]:
+        for _, each in tree.each(decode, "decoding"):
+            if isinstance(each, UnreadableImage):
+                problems.append(str(each))
+            elif not problems:
+                content.update(each[1])
+                yield each[0].transpose(2, 0, 1)
+        if problems:
+            title = f"{len(problems):,} of {len(tree.files):,} images cannot be used:"
+            more = [f"… and {len(problems) - LISTED:,} more"] if len(problems) > LISTED else []
+            raise UserError("\n       ".join([title, *problems[:LISTED], *more]))
 
-def _in_order(
-    function: Callable[[Item], Result], items: Sequence[Item], threads: int, title: str
-) -> Iterator[Result]:
-    """``map`` with a progress bar, of which no more results wait than there are threads, twice."""
-    with tqdm(items, desc=title, unit="image", disable=not sys.stderr.isatty(), leave=False) as progress:
-        if threads == 1:
-            yield from map(function, progress)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            waiting: deque[Future[Result]] = deque()
-            for item in progress:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
-            yield from (future.result() for future in waiting)
+    images = rows()
+
+    def part(labels: Tensor) -> Part:
+        def chunks() -> Iterator[Pixels]:
+            number, left = max(1, CHUNK // math.prod(shape)), len(labels)
+            while left:
+                chunk = np.array([*islice(images, min(number, left))])  # unlike np.stack, in C order
+                file.write(chunk.data)
+                left -= len(chunk)
+                yield chunk
+
+        return Part((len(labels), *shape), labels, chunks())
+
+    rest = tree.rest
+    measured = measure(tree.classes, part(tree.labels[:rest]), part(tree.labels[rest:]), tree.counts[1])
+    return measured, {"content": content.hexdigest()}
 
 
 def _hash(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def _join(hashes: Sequence[bytes], expected: int) -> str | None:
-    return hashlib.blake2b(b"".join(hashes), digest_size=16).hexdigest() if len(hashes) == expected else None

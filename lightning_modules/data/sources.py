@@ -10,8 +10,7 @@ import shutil
 import socket
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -188,9 +187,11 @@ def _download(dataset: Any, root: Path, looked_for: str, allowed: bool) -> None:
     if not allowed:
         raise UserError(f"{missing}, and data.download=false.\n{ways_on}")
     log.info(f"downloading {dataset.__name__} to {root.absolute()}")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as part, _give_up_after(SILENCE):
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as part:
             dataset(part, download=True)
             for path in Path(part).rglob("*"):
                 if path.is_file() and path.suffix != ".gz":
@@ -200,13 +201,5 @@ def _download(dataset: Any, root: Path, looked_for: str, allowed: bool) -> None:
     except (OSError, RuntimeError, HTTPException) as failure:
         reason = " ".join(str(failure).split()).rstrip(" .")  # torchvision's has line breaks
         raise UserError(f"{missing}, and downloading it failed: {reason}.\n{ways_on}") from failure
-
-
-@contextmanager
-def _give_up_after(silence: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(silence)
-    try:
-        yield
     finally:
         socket.setdefaulttimeout(before)

@@ -76,6 +76,8 @@ def test_sigmoid_is_stable():
         (np.zeros((3, 2)), np.array([0, 1, 2]), r"expected labels \(2,\), got shape \(3,\)"),
         (np.zeros((3, 2)), np.array([0.0, 1.0]), r"expected integer labels, got float64"),
         (np.zeros(3), np.array([0]), r"expected an array \(classes, batch\), got shape \(3,\)"),
+        (np.zeros((3, 2)), [0, 1], r"CrossEntropyLoss: expected an array of labels, got list"),
+        ([[0.0], [1.0]], np.array([0]), r"CrossEntropyLoss: expected an array, got list"),
     ],
 )
 def test_wrong_input(logits, labels, message):

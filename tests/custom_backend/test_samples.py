@@ -123,12 +123,12 @@ def results(call, inputs):
 def compare(ours, theirs, inputs, dtype, count):
     """Add to `count` whether ours equals theirs or is refused; anything else is an error."""
     count["tried"] += 1
-    expected = results(theirs, inputs)
     try:
         got = results(ours, inputs)
-    except ValueError as refusal:
+    except ValueError as refusal:  # most of max-pooling's 1,440 samples: torch need not compute them
         count["refused" if "expected" in str(refusal) else str(refusal)] += 1
         return
+    expected = results(theirs, inputs)
     for mine, other in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], equal_nan=True)
     count["equal"] += 1

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 from torchvision.transforms import InterpolationMode
 
+from lightning_modules.data import augment
 from lightning_modules.data.augment import IDENTITY, Augmentation, Draws, to_float
 
 
@@ -18,7 +19,8 @@ def torchvision_one_by_one(augmentation: Augmentation, images: Tensor, draws: Dr
     height, width = images.shape[-2:]
     augmented = []
     for i, image in enumerate(images):
-        padded = TF.pad(TF.convert_image_dtype(image), [augmentation.crop_padding] * 4)
+        fill = {"black": "constant", "reflect": "reflect"}[augmentation.crop_fill]
+        padded = TF.pad(TF.convert_image_dtype(image), [augmentation.crop_padding] * 4, padding_mode=fill)
         top, left = draws.offsets[i].tolist()
         cropped = TF.crop(padded, top, left, height, width)
         flipped = TF.hflip(cropped) if draws.flipped[i] else cropped
@@ -39,10 +41,11 @@ def torchvision_one_by_one(augmentation: Augmentation, images: Tensor, draws: Dr
     width=st.integers(5, 40),
     augmentation=st.builds(
         Augmentation,
-        crop_padding=st.integers(0, 6),
+        crop_padding=st.integers(0, 4),
         flip=st.sampled_from([0.0, 0.5, 1.0]),
         jitter=st.floats(0, 1, width=32),
         rotation=st.floats(0, 180, width=32),
+        crop_fill=st.sampled_from(["black", "reflect"]),
     ),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -50,7 +53,17 @@ def test_equals_torchvision_image_by_image(channels, height, width, augmentation
     images = random_images(8, channels, height, width, seed=seed)
     draws = augmentation.draw(8, Generator().manual_seed(seed))
     expected = torchvision_one_by_one(augmentation, images, draws)
-    torch.testing.assert_close(augmentation(images, draws), expected, rtol=0, atol=1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        plain, compiled = (augmented(augmentation, images, draws, patch, large) for large in (2**60, 0))
+    torch.testing.assert_close(plain, expected, rtol=0, atol=1e-6)
+    assert torch.equal(plain, compiled)  # bit for bit
+
+
+def augmented(
+    augmentation: Augmentation, images: Tensor, draws: Draws, patch: pytest.MonkeyPatch, large: int
+):
+    patch.setattr(augment, "LARGE", large)
+    return augmentation(images, draws)
 
 
 def test_equals_torchvision_as_it_is_used():

@@ -81,6 +81,29 @@ def test_facts():
     assert module.fingerprint == toy().fingerprint
 
 
+def test_every_image_is_held_out_once_over_the_folds():
+    folds = [data(fold=fold, folds=3)._indices for fold in range(3)]
+    assert sorted(torch.cat([fold["val"] for fold in folds]).tolist()) == list(range(100))
+    for fold in folds:
+        assert sorted(torch.cat([fold["train"], fold["val"]]).tolist()) == list(range(100))
+        counts = toy().train_labels[fold["val"]].bincount()
+        assert counts.max() - counts.min() <= 1
+        assert torch.equal(fold["test"], folds[0]["test"])
+    assert data(fold=1, folds=3, train_images=20).sizes == {"train": 20, "val": 34, "test": 30}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fold": 5}, "data.fold=5: with data.folds=5 there are 0 to 4"),
+        ({"fold": 0, "folds": 21}, "class 'a' has 20 images; choose as many parts at most"),
+    ],
+)
+def test_folds_that_there_are_not_are_refused(options, said):
+    with pytest.raises(UserError, match=said):
+        data(**options).load()
+
+
 def test_moments_are_of_the_images_trained_on():
     module = data(augment=False)
     trained_on = [n for images, _ in batches(module) for n in numbers(images)]

@@ -57,7 +57,7 @@ def test_what_cannot(jobs, claim, message):
     assert way_out == "sweep.claims=null sweeps without asking"
 
 
-def test_a_sweep_is_refused_before_it_trains_and_before_a_dry_run(run_door, tmp_path):
+def test_a_sweep_is_refused_before_it_trains_and_before_a_dry_run(run_entry_point, tmp_path):
     """Also in a dry run, which trains nothing."""
     file = tmp_path / "conf" / "experiment" / "mine.yaml"
     file.parent.mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_a_sweep_is_refused_before_it_trains_and_before_a_dry_run(run_door, tmp_
         "sweep: {claims: [{text: so, metric: test_acc, contrasts: [{seed=0: 1, seed=3: -1}]}]}\n"
     )
     dry = ["-m", "experiment=mine", "sweep.dry_run=true", f"output_dir={tmp_path}"]
-    done = run_door("train.py", "--config-dir", tmp_path / "conf", *dry)
+    done = run_entry_point("train.py", "--config-dir", tmp_path / "conf", *dry)
     assert done.code == 1
     assert "no job has seed=3" in done.err
-    assert run_door("train.py", "--config-dir", tmp_path / "conf", *dry, "sweep.claims=null").code == 0
+    assert run_entry_point("train.py", "--config-dir", tmp_path / "conf", *dry, "sweep.claims=null").code == 0

@@ -19,10 +19,10 @@ from torchmetrics.functional.classification import (
 
 from experiment.command_line import CONFIG_DIR
 from experiment.errors import UserError
-from experiment.metrics import TABLE, Metric, chosen, learn, metric, of_predictions, row, rows, units
+from experiment.instantiate import chosen_metrics
+from experiment.metrics import TABLE, Metric, learn, metric, of_predictions, row, rows, units
 from experiment.metrics.logits import centred, confusion, log_probabilities, predicted
 from experiment.metrics.predictions import Predictions, read_predictions, write_predictions
-from experiment.schema import refusal
 
 SHIPPED = sorted(path.stem for path in (CONFIG_DIR / "metrics").glob("*.yaml"))
 K = 12
@@ -38,7 +38,7 @@ def fractions(metric: str, logits: torch.Tensor, labels: torch.Tensor) -> float:
         "nll": lambda: cross_entropy(logits, labels),
         "ece": lambda: multiclass_calibration_error(logits.softmax(1), labels, K, n_bins=15),
     }
-    return float(theirs[metric]())
+    return float(theirs[metric.removesuffix("_tta")]())  # the same, of other logits
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_large_logits_do_not_overflow():
 @pytest.mark.parametrize("key", SHIPPED)
 def test_every_shipped_metric_is_chosen_by_its_name(key: str, configure):
     config = configure(f"metrics=[{key}]")
-    (found,) = chosen(config.metrics, refusal).values()
+    (found,) = chosen_metrics(config).values()
     assert found.key == key
     assert found.words
 
@@ -139,12 +139,13 @@ def test_rows_are_read_without_their_code():
 
 def test_options_of_a_metric_are_bound(outputs):
     node = {"ece": {"_target_": "experiment.metrics.ece.ece", "bins": 1}}
-    (ece,) = chosen(node, refusal).values()
+    (ece,) = chosen_metrics(OmegaConf.create({"metrics": node})).values()
     logits, labels = outputs
     confidence = np.exp(log_probabilities(logits).max(axis=1)).mean()
     assert ece(logits, labels) == pytest.approx(abs(TABLE["acc"](logits, labels) - confidence))
+    node["ece"]["bin"] = 1
     with pytest.raises(UserError, match=r"metrics.ece: got an unexpected keyword argument 'bin'"):
-        chosen({"ece": {"_target_": "experiment.metrics.ece.ece", "bin": 1}}, refusal)
+        chosen_metrics(OmegaConf.create({"metrics": node}))
 
 
 @pytest.mark.parametrize(
@@ -153,20 +154,20 @@ def test_options_of_a_metric_are_bound(outputs):
         ({"acc": {"_target_": "os.system"}}, "os.system"),
         ({"acc": {"_target_": "experiment.metrics.predictions.write_predictions"}}, "of functions only"),
         ({"acc": {"_target_": "experiment.metrics.acc.ac"}}, "there is no such thing"),
-        ({"acc": {"_target_": "experiment.metrics.ece.ece"}}, "its key is ece: write metrics.ece"),
+        ({"acc": {"_target_": "experiment.metrics.ece.ece"}}, "is ece: write metrics.ece"),
         ({"acc": {}}, "acc"),
     ],
 )
 def test_what_is_no_metric_is_refused(node, message):
     if not node["acc"]:
-        assert chosen(node, refusal) == {}  # switched off
+        assert chosen_metrics(OmegaConf.create({"metrics": node})) == {}  # switched off
         return
     with pytest.raises(UserError, match=message):
-        chosen(node, refusal)
+        chosen_metrics(OmegaConf.create({"metrics": node}))
 
 
 def test_a_run_of_before_there_was_a_choice_has_accuracy():
-    assert [*chosen(None, refusal)] == ["acc"]
+    assert [*chosen_metrics(OmegaConf.create({}))] == ["acc"]
 
 
 @pytest.mark.parametrize("key", ["acc", "loss", "test_acc", "two words"])
@@ -183,15 +184,18 @@ def test_a_key_is_taken_once(key: str):
             "callbacks.checkpoint.monitor=val_acc: metrics=[ece] has no acc; choose val_ece or",
         ),
         ("metrics=[acc,eec]", "metrics=eec: no such option. Did you mean ece?"),
-        ("callbacks.checkpoint.monitor=val_los", "there is no such metric, did you mean val_loss?"),
+        (
+            "callbacks.checkpoint.monitor=val_los",
+            "there is no such metric; choose val_acc or val_loss. Did you mean val_loss?",
+        ),
         ("callbacks.checkpoint.monitor=test_acc", "choose val_acc or val_loss"),
         ("callbacks=early_stopping callbacks.early_stopping.monitor=val_ece", "has no ece"),
         ("metrics=[acc,ece] metrics.ece.bins=many", "metrics.ece.bins=many: expected int"),
         ("model=[mnist,baseline]", "takes one option"),
     ],
 )
-def test_a_wrong_choice_is_answered_before_anything_begins(overrides: str, message: str, run_door):
-    done = run_door("train.py", *overrides.split())
+def test_a_wrong_choice_is_answered_before_anything_begins(overrides: str, message: str, run_entry_point):
+    done = run_entry_point("train.py", *overrides.split())
     assert done.code == 1
     assert message in done.err
 
@@ -215,6 +219,8 @@ def test_predictions_are_read_back(tmp_path: Path):
     assert found["test_nll"] == pytest.approx(TABLE["nll"](logits, labels), rel=1e-4)
     with pytest.raises(UserError, match=r"kapa is no metric of predictions; there are acc"):
         of_predictions(path, ["kapa"])
+    with pytest.raises(UserError, match="acc_tta is no metric of predictions"):
+        of_predictions(path, ["acc_tta"])  # the views of an image are not kept
     assert [*tmp_path.iterdir()] == [path]
 
 

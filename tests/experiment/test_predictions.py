@@ -77,6 +77,20 @@ def test_a_report_on_two_runs_says_first_what_differs_and_then_what_came_out(tmp
     assert "calibration error" in text
 
 
+def test_two_runs_that_are_the_same_or_failed_are_told_apart_as_well(tmp_path: Path):
+    write_run(tmp_path / "a", acc=0.9)
+    write_run(tmp_path / "b", acc=0.91, provenance={"git": {"commit": "b" * 40}})
+    told = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out").splitlines()
+    assert told[0] == "commit: aaaaaaaaaa → bbbbbbbbbb"
+    assert told[1].replace("\u00a0", " ") == "test_acc: 90.00 % → 91.00 %, +1.00 points"
+    assert "2 of 2 runs finished, 1 of them repeated" in told
+    write_run(
+        tmp_path / "c", config={"optimizer.lr": 9}, status="failed", results={"error": "the loss is NaN"}
+    )
+    told = write_report([tmp_path / "a", tmp_path / "c"], tmp_path / "out").splitlines()
+    assert told[:2] == ["optimizer.lr: – → 9", "c: failed the loss is NaN"]
+
+
 def test_damaged_predictions_are_as_good_as_none(tmp_path: Path):
     folder = write_run(tmp_path / "a")
     (folder / "predictions.npz").write_bytes(b"PK")

@@ -208,8 +208,8 @@ def test_precision_is_a_setting_like_any_other(tmp_path):
 
 def test_a_key_that_older_runs_did_not_know_is_as_good_as_null(tmp_path):
     write_run(tmp_path / "o" / "a", 0)
-    write_run(tmp_path / "o" / "b", 1, acc=0.8, config={"data.fold": None})
-    write_run(tmp_path / "o" / "c", 2, acc=0.7, config={"data.fold": 3})
+    write_run(tmp_path / "o" / "b", 1, acc=0.8, config={"data.new": None})
+    write_run(tmp_path / "o" / "c", 2, acc=0.7, config={"data.new": 3})
     a, b, c = (read(tmp_path / "o" / name) for name in "abc")
     assert a.settings == b.settings != c.settings
 
@@ -283,13 +283,21 @@ def test_a_ratio_is_a_factor(tmp_path):
         ({"metric": "test_acc"}, "a claim has a text and a metric"),
         ("nonsense", "a claim has a text and a metric"),
         (claim({"model.dropout=0.5": "much"}), "much"),
-        (claim({"model.dropout=0.5": 1}), "sum to 1: a comparison's sum to 0"),
+        (claim({"model.dropout=0.5": 1}), "compares nothing: it needs two settings"),
         (claim({"model.dropout=0.5": 2, "model.dropout=0": -1}), "sum to 1"),
         (claim({"model.dropout=0.5": 2, "model.dropout=0": -1}, scale="ratio"), "sum to 1"),
         (claim({"model.dropout=0.6": 1, "model.dropout=0": -1}), "no job has model.dropout=0.6"),
         (claim(), "no contrasts"),
         (HELPS | {"size": 1}, "unknown key size"),
-        (HELPS | {"scale": "ratio", "claimed": -1}, "a factor is positive"),
+        (HELPS | {"scale": "ratio", "claimed": -1}, "a size is above 1; turn the weights round"),
+        (HELPS | {"scale": "ratio", "claimed": [0.5, 0.8]}, "a size is above 1"),
+        (HELPS | {"claimed": -0.01}, "a size is above 0"),
+        (HELPS | {"claimed": math.nan}, "a size is above 0"),
+        (HELPS | {"delta": 0}, "delta=0: expected a number above 0"),
+        (claim({"model.dropout=0.5": math.nan, "model.dropout=0": -1}), "compares nothing"),
+        (claim({"model.dropout=0.5": math.inf, "model.dropout=0": -math.inf}), "compares nothing"),
+        (claim({"model.dropout=0.5": 0, "model.dropout=0": 0}), "compares nothing"),
+        (claim({}), "compares nothing"),
     ],
 )
 def test_a_claim_that_makes_no_sense_is_named(tmp_path, wrong, said):
@@ -344,6 +352,20 @@ def test_a_comparison_without_a_claim_has_no_winner_among_survivors(tmp_path):
     assert ask(folder)[0].verdict.startswith("no verdict: 1 of 3 runs of model.dropout=0.5 failed")
 
 
+def test_a_failure_that_finished_at_another_attempt_is_none(tmp_path):
+    for seed in range(3):
+        for value in (0.0, 0.5):
+            config = {"model.dropout": value}
+            write_run(
+                tmp_path / "o" / f"{value}{seed}", seed, acc=0.9 + seed / 99 + value / 50, config=config
+            )
+    assert "no verdict" not in ask(tmp_path / "o")[0].verdict
+    write_run(tmp_path / "o" / "lost", 0, status="failed", config={"model.dropout": 0.5})
+    assert "no verdict" not in ask(tmp_path / "o")[0].verdict
+    write_run(tmp_path / "o" / "diverged", 3, status="failed", config={"model.dropout": 0.5})
+    assert ask(tmp_path / "o")[0].verdict.startswith("no verdict: 1 of 4 runs of model.dropout=0.5 failed")
+
+
 def test_a_result_that_is_not_finite_is_a_failure(tmp_path):
     folder = write_sweep(tmp_path / "s", {"0.0": [0.90, 0.91], "0.5": [0.95, math.nan]}, [HELPS])
     assert ask(folder)[0].verdict.startswith("no verdict: 1 of 2 runs of model.dropout=0.5 failed")
@@ -392,6 +414,46 @@ def test_an_effect_of_the_seed_gives_no_false_verdicts(tmp_path):
         (given,) = answer(questions(runs)[0], runs)
         false += given.verdict in ("held", "contradicted")
     assert false / repetitions < 0.08  # 5 % and three standard errors
+
+
+# folds
+
+
+def write_folds(folder: Path, seeds: int = 1) -> Path:
+    """Two values of dropout on five folds, each with all seeds."""
+    for fold in range(5):
+        for seed in range(seeds):
+            for value in (0.0, 0.5):
+                config = {"model.dropout": value, "data.fold": fold, "data.folds": 5}
+                acc = 0.9 + fold / 100 + value * (0.02 + fold / 400 + seed / 100)
+                write_run(folder / f"{fold}-{seed}-{value}", seed, acc=acc, config=config)
+    return folder
+
+
+def test_folds_vary_the_split_and_are_no_question(tmp_path):
+    (given,) = ask(write_folds(tmp_path / "o"))
+    (contrast,) = given.question.contrasts
+    assert given.question.text == "Does model.dropout matter on mnist?"
+    assert (contrast.folds, list(contrast.values)) == (5, [("seed=0", f"data.fold={k}") for k in range(5)])
+    values = [0.5 * (0.02 + fold / 400) for fold in range(5)]
+    found = given.findings[0].found
+    assert (found.n, found.mean) == (5, pytest.approx(np.mean(values)))
+    # Nadeau and Bengio: 1/J + test images ÷ training images
+    assert found.error == pytest.approx(np.std(values, ddof=1) * (1 / 5 + 1 / 4) ** 0.5)
+
+
+def test_seeds_that_the_folds_share_widen_the_interval(tmp_path):
+    one, three = (ask(write_folds(tmp_path / str(n), n))[0].findings[0].found for n in (1, 3))
+    assert (one.n, three.n) == (5, 3)
+    of_seeds = [0.5 * (0.025 + seed / 100) for seed in range(3)]
+    assert three.error == pytest.approx((one.error**2 + np.var(of_seeds, ddof=1) / 3) ** 0.5)
+
+
+def test_one_split_and_two_folds_are_different_runs(tmp_path):
+    for fold in (None, 0, 1):
+        config = {} if fold is None else {"data.fold": fold, "data.folds": 5}
+        write_run(tmp_path / "o" / str(fold), 0, acc=0.9, config=config)
+    assert len(Collection([tmp_path / "o"]).finished) == 3
 
 
 # comparisons without a claim
@@ -445,6 +507,8 @@ def test_an_undecided_question_says_what_to_run_next(tmp_path):
     assert given.verdict.startswith("undecided: about")
     assert given.next_step.startswith("python train.py -m model.dropout=0,0.5 'seed=range(")
     assert given.next_step.endswith(")' sweep.name=s")
+    told = write_report([folder], None)
+    assert "sweep.until=decided adds them validly" in told
 
 
 def test_the_next_step_of_a_decided_question_trains_with_the_winner(tmp_path):

@@ -72,7 +72,7 @@ def damage(name: str, change: Callable[[str], str]) -> Callable[[Path], None]:
     ("harm", "reason"),
     [
         (damage("provenance.json", lambda text: text[:40]), "provenance.json is damaged"),
-        (damage("provenance.json", lambda text: "[]"), "TypeError"),
+        (damage("provenance.json", lambda text: "[]"), "holds no names with values"),
         (damage("results.json", lambda text: text[:-5]), "results.json is damaged"),
         (damage("metrics.csv", lambda text: text[:-3]), "metrics.csv is half-written"),
         (damage("metrics.csv", lambda text: text.rsplit("\n", 2)[0] + "\n"), "metrics.csv has 2 epochs"),
@@ -257,7 +257,7 @@ def test_the_course_report_stands_beside_ours(tmp_path):
     assert text.count("figures/published-") == 3
 
 
-# the door
+# the entry point
 
 
 def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -271,7 +271,7 @@ def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_door_writes_the_report_and_replaces_an_earlier_one(tmp_path):
+def test_the_entry_point_writes_the_report_and_replaces_an_earlier_one(tmp_path):
     folder = write_sweep(tmp_path / "s", {"0.0": [0.9, 0.91], "0.5": [0.92, 0.931]}, [HELPS])
     write_report([folder], None)
     (folder / "report" / "report.md").write_text("old")
@@ -285,7 +285,7 @@ def test_the_door_writes_the_report_and_replaces_an_earlier_one(tmp_path):
     assert not list(folder.glob(".report-*"))
 
 
-def test_the_door_refuses_with_a_message(tmp_path):
+def test_the_entry_point_refuses_with_a_message(tmp_path):
     folder = write_sweep(tmp_path / "s", {"0.0": [0.9]})
     for arguments, message in (
         ([], "which runs?"),

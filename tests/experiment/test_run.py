@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from experiment.files import CannotWrite, check, note_checksum, write_atomically
 from experiment.results import summary
 from experiment.run import STATES, Busy, Run
 from experiment.sweep import Job, outcome
-from experiment.worker import PARENT_VARIABLE
+from experiment.worker import PARENT_VARIABLE, claim_run
 
 CONFIG = OmegaConf.load(Path(__file__).parents[1] / "old_runs" / "finished" / "config.yaml")
 assert isinstance(CONFIG, DictConfig)
@@ -422,14 +422,33 @@ def test_names_of_jobs_need_no_quotes(tmp_path, configure):
     assert Job(tmp_path, {"seed": "0"}, config, {}).run.folder == old
 
 
-def test_more_processes_than_cores_are_refused(configure, monkeypatch):
-    from experiment.worker import _check_cores
-
-    config = configure("trainer.devices=99", "trainer.accelerator=cpu")
-    with pytest.raises(UserError, match="a process for each"):
-        _check_cores(config)
-    monkeypatch.setenv("ALLOW_MORE_PROCESSES_THAN_CORES", "1")
-    _check_cores(config)
+@pytest.mark.parametrize(
+    ("trainer", "environment", "message"),
+    [
+        ("devices=99", {}, "a process for each"),
+        ("devices=99", {"ALLOW_MORE_PROCESSES_THAN_CORES": "1"}, None),
+        ("num_nodes=50", {}, "nothing starts the processes of the other nodes"),
+        ("num_nodes=2", {"NODE_RANK": "1"}, None),
+        ("devices=1", {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}, "torchrun started 2 processes"),
+        ("num_nodes=2", {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}, None),
+        ("num_nodes=2", {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}, None),
+        ("num_nodes=2", {"SLURM_NTASKS": "3", "SLURM_STEP_ID": "0"}, "srun started 3 processes"),
+        ("num_nodes=2", {"SLURM_NTASKS": "2"}, "Slurm, without srun, started 1 process of this run"),
+        ("devices=1", {"SLURM_NTASKS": "2"}, None),
+        ("devices=1", {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "interactive"}, None),
+    ],
+)
+def test_a_number_of_processes_that_cannot_be_is_refused(
+    configure, monkeypatch, tmp_path, trainer, environment, message
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    config = configure(f"trainer.{trainer}", "trainer.accelerator=cpu")
+    hydra = OmegaConf.create({"runtime": {"choices": {"model": "m", "data": "d"}}})
+    expected = pytest.raises(UserError, match=message) if message else nullcontext()
+    with expected:
+        claim_run(config, hydra)
+    assert (tmp_path / "outputs").exists() is (message is None)
 
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):

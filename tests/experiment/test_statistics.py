@@ -9,7 +9,14 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from experiment.report.sequential import FIRST_LOOK, look_levels
-from experiment.report.statistics import LEVEL, corrected, estimate, pairs_needed, sign_flips
+from experiment.report.statistics import (
+    LEVEL,
+    corrected,
+    estimate,
+    estimate_over_folds,
+    pairs_needed,
+    sign_flips,
+)
 
 rng = np.random.default_rng(0)
 A, B = [0.91, 0.93, 0.92, 0.95], [0.90, 0.90, 0.93, 0.91]
@@ -90,6 +97,33 @@ def test_the_number_of_pairs_is_the_known_one():
     assert math.ceil(pairs_needed(1.0, 1.0, 1)) == 10  # Cohen's d = 1, 80 % power: n = 10
     assert math.ceil(pairs_needed(0.5, 1.0, 1)) == 34
     assert pairs_needed(0.5, 1.0, 10) > pairs_needed(0.5, 1.0, 1)
+
+
+def accuracies_of_folds(rng: np.random.Generator, n: int, folds: int) -> list[tuple[float, float]]:
+    """Two learners, equally good by their make: nearest centroids of one half of the features each."""
+    labels = np.arange(n) % 2
+    features = rng.normal(size=(n, 2, 10)) + 0.3 * labels[:, None, None]
+    order = rng.permutation(n)
+    found = []
+    for held_out in np.array_split(order, folds):
+        kept = np.setdiff1d(order, held_out)
+        centroids = np.stack([features[kept][labels[kept] == c].mean(axis=0) for c in (0, 1)])
+        distances = ((features[held_out, None] - centroids) ** 2).sum(axis=-1)
+        right = distances.argmin(axis=1) == labels[held_out, None]
+        found.append(tuple(right.mean(axis=0)))
+    return found
+
+
+def test_overlapping_training_sets_give_no_false_verdicts():
+    """600 data sets, five folds, two equally good learners: an uncorrected t-test is wrong too often."""
+    draws, wrong, corrected_wrong = 600, 0, 0
+    rng = np.random.default_rng(7)
+    for _ in range(draws):
+        values = {("0", str(k)): a - b for k, (a, b) in enumerate(accuracies_of_folds(rng, 60, 5))}
+        wrong += estimate(list(values.values()), 1.0).p < LEVEL
+        corrected_wrong += estimate_over_folds(values, 5, 1.0).p < LEVEL
+    assert corrected_wrong / draws < 0.05 + 2 * math.sqrt(0.05 * 0.95 / draws)
+    assert wrong > 1.3 * 0.05 * draws
 
 
 # looking after each seed

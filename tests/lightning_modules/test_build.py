@@ -70,7 +70,7 @@ def test_a_target_that_is_no_registered_kind_is_refused_and_nothing_is_imported(
 
 
 @pytest.mark.parametrize("script", ["evaluate.py", "predict.py", "export.py", "train.py"])
-def test_a_run_folder_from_a_stranger_runs_nothing(script, run_door, tmp_path):
+def test_a_run_folder_from_a_stranger_runs_nothing(script, run_entry_point, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(Path(__file__).parents[1] / "old_runs" / "finished", folder)
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')")
@@ -79,7 +79,7 @@ def test_a_run_folder_from_a_stranger_runs_nothing(script, run_door, tmp_path):
     config.loss = {"_target_": target, "module_path": str(folder / "evil.py")}
     OmegaConf.save(config, folder / "config.yaml")
     more = {"predict.py": [f"images={tmp_path}"], "export.py": ["format=onnx"]}.get(script, [])
-    done = run_door(script, f"{'resume' if script == 'train.py' else 'run'}={folder}", *more)
+    done = run_entry_point(script, f"{'resume' if script == 'train.py' else 'run'}={folder}", *more)
     assert done.code == 1
     assert f"loss._target_={target}" in done.err
     assert not (tmp_path / "harm").exists()

@@ -121,7 +121,7 @@ def test_a_callback_of_lightnings_own_works(trained_with, callback):
     [
         ("StochasticWeightAveraging,swa_lrs:0.01", "the test would not use its weights"),
         ("BatchSizeFinder", r"data\.batch_size"),
-        ("LearningRateFinder", r"-m optimizer\.lr="),
+        ("LearningRateFinder", "callbacks=lr_finder"),
         ("ModelPruning,pruning_fn:l1_unstructured", "renames the weights"),
         ("BackboneFinetuning", "backbone"),
         ("OnExceptionCheckpoint,dirpath:mine", r"last\.ckpt"),

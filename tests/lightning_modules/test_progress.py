@@ -82,6 +82,23 @@ def test_the_line_fits_counts_as_the_log_does_and_is_gone_before_others_print(
     assert not any(handler.filters for handler in logging.getLogger().handlers)
 
 
+def test_log_records_break_between_words_and_leave_no_rest_of_a_loading_line(terminal, monkeypatch):
+    from experiment.terminal import Wrapped, loading
+
+    sit_down_at(terminal, monkeypatch)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((40, 40)))
+    for handler in logging.getLogger().handlers:
+        if getattr(handler, "stream", None) is terminal:
+            handler.setFormatter(Wrapped())
+    with loading("cifar10"):
+        assert terminal.line == "loading cifar10 …"
+        logging.getLogger().warning("warning: five images are in two sets\na second line  12.5 s")
+    assert terminal.lines == ["warning: five images are in two sets", "a second line  12.5 s"]
+    logging.getLogger().info("epoch  1/10  train loss 1.3564 acc 60.55%  lr 3.00e-04")
+    assert terminal.lines[2:] == ["epoch  1/10  train loss 1.3564 acc", "  60.55%  lr 3.00e-04"]
+    assert terminal.line == ""
+
+
 def test_warnings_and_an_interruption_leave_nothing_of_the_line(configure, tmp_path, terminal, monkeypatch):
     from lightning_modules.training import train
 
@@ -102,6 +119,5 @@ def test_warnings_and_an_interruption_leave_nothing_of_the_line(configure, tmp_p
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train(run.config, run)
     assert [line for line in terminal.lines if "careful" in line] == ["careful"]
-    assert "stopping …" in terminal.lines
     assert terminal.line == ""
     assert warnings.showwarning is show

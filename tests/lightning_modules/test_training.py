@@ -1,11 +1,13 @@
 """Training as a whole, on few real digits: what a run leaves, exact resume, evaluation, bad endings."""
 
+import functools
 import hashlib
 import io
 import json
 import math
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +28,11 @@ from lightning_modules import training
 from lightning_modules.build import build_classifier, build_data, build_trainer
 from lightning_modules.data import ImageDataModule
 from lightning_modules.training import evaluate, load_checkpoint, train
+from tests.conftest import composed
 
 MODELS = sorted(path.stem for path in (CONFIG_DIR / "model").glob("*.yaml"))
-TINY = ("model.widths=[4,8,8]", "data.train_images=320", "data.batch_size=64", "data.augment=true")
+SILENT = ("logger=none", "callbacks.figures=null")
+TINY = (*SILENT, "model.widths=[4,8,8]", "data.train_images=320", "data.batch_size=64", "data.augment=true")
 TIMINGS = ("train_seconds", "seconds", "images_per_second")
 
 Configure = Callable[..., DictConfig]
@@ -51,6 +55,23 @@ def start(config: DictConfig, name: str = "run") -> Run:
     run = Run.create(config, Path(config.output_dir), name)
     train(config, run)
     return run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Callable[..., Run]:
+    """A tiny run that nothing interrupted, the same one for the same overrides: not to be changed."""
+
+    @functools.cache
+    def train_once(*overrides: str) -> Run:
+        return start(composed(f"output_dir={tmp_path_factory.mktemp('whole')}", *TINY, *overrides), "whole")
+
+    return train_once
+
+
+@pytest.fixture
+def copied(whole: Callable[..., Run], tmp_path) -> Run:
+    """A copy of a tiny run, which may be changed."""
+    return Run(Path(shutil.copytree(whole("trainer.max_epochs=1").folder, tmp_path / "run")))
 
 
 def stop_in_epoch(
@@ -81,8 +102,21 @@ def train_with(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_run_leaves_everything(configure: Configure, model: str):
-    run = start(configure(f"model={model}", "trainer=smoke"))
+def test_any_model_trains(configure: Configure, model: str):
+    run = start(configure(f"model={model}", "trainer=smoke", "data.batch_size=4", *SILENT))
+    assert run.status == "finished"
+    assert math.isfinite(run.results["test_loss"])
+    if model == "enhanced":
+        # five convolutions at 28, 14, 7, 7 and 3 pixels, two fully connected layers; two operations a product
+        widths, sides, channels, products = (64, 128, 256, 256, 256), (28, 14, 7, 7, 3), 1, 0
+        for width, side in zip(widths, sides, strict=True):
+            products += 9 * channels * width * side**2
+            channels = width
+        assert run.results["flops_per_image"] == 2 * (products + 256 * 128 + 128 * 10)
+
+
+def test_a_run_leaves_everything(configure: Configure):
+    run = start(configure("trainer=smoke", "model.widths=[4,8]"))
     results = run.results
     assert results["status"] == run.provenance["status"] == "finished"
     assert run.provenance["data"]["fingerprint"]
@@ -101,27 +135,16 @@ def test_a_run_leaves_everything(configure: Configure, model: str):
     assert not any(".part" in name for name in names)
 
 
-def test_the_capacity_of_enhanced(configure: Configure):
-    results = start(configure("model=enhanced", "trainer=smoke")).results
-    # five convolutions at 28, 14, 7, 7 and 3 pixels, two fully connected layers; two operations a product
-    widths, sides, channels, products = (64, 128, 256, 256, 256), (28, 14, 7, 7, 3), 1, 0
-    for width, side in zip(widths, sides, strict=True):
-        products += 9 * channels * width * side**2
-        channels = width
-    assert results["flops_per_image"] == 2 * (products + 256 * 128 + 128 * 10)
-
-
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, whole: Callable[..., Run]
 ):
-    config = configure(*TINY, "trainer.max_epochs=3", "scheduler=onecycle")
-    whole = start(config, "whole")
-    stopped = stop_in_epoch(monkeypatch, config, epoch=2, failure=RuntimeError("power cut"))
+    knobs = ("trainer.max_epochs=3", "scheduler=onecycle")
+    stopped = stop_in_epoch(monkeypatch, configure(*TINY, *knobs), epoch=2, failure=RuntimeError("power cut"))
     assert stopped.provenance["status"] == "failed"
     assert len(stopped.metrics) == 2
     train(stopped.config, stopped)
 
-    assert_same_training(stopped, whole)
+    assert_same_training(stopped, whole(*knobs))
     assert len(stopped.provenance["resumed"]) == 1
 
 
@@ -134,12 +157,11 @@ def assert_equal_tensors(ours: dict, theirs: dict) -> None:
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[key])), key
 
 
-def test_a_run_stopped_in_its_first_epoch_resumes_from_the_start(configure: Configure, monkeypatch):
+def test_a_run_stopped_in_its_first_epoch_resumes_from_the_start(configure: Configure, monkeypatch, whole):
     config = configure(*TINY, "trainer.max_epochs=1")
-    whole = start(config, "whole")
     stopped = stop_in_epoch(monkeypatch, config, epoch=0, failure=RuntimeError("power cut"))
     train(stopped.config, stopped)
-    assert stopped.results["test_loss"] == whole.results["test_loss"]
+    assert stopped.results["test_loss"] == whole("trainer.max_epochs=1").results["test_loss"]
 
 
 def test_a_moved_run_keeps_its_best_epoch(configure: Configure, monkeypatch, tmp_path):
@@ -215,20 +237,23 @@ class Signal(Callback):
             signal.raise_signal(self.number)
 
 
+AVERAGED = "+callbacks.average={_target_:lightning.pytorch.callbacks.EMAWeightAveraging,decay:0.9}"
+
+
 @pytest.mark.parametrize(
     "knobs",
     [
-        ["model.dropout=0.3", "scheduler=onecycle"],
-        ["model=custom", "trainer.accumulate_grad_batches=2"],
-        ["data.val_fraction=0", "data.batch_size=64"],
+        ["data.batch_size=32", "model.dropout=0.3", "scheduler=onecycle"],
+        ["data.batch_size=32", "model=custom", "trainer.accumulate_grad_batches=2"],
+        ["data.val_fraction=0"],
+        ["data.batch_size=32", "model.batch_norm=true", AVERAGED],
     ],
-    ids=["torch", "numpy", "without validation"],
+    ids=["torch", "numpy", "without validation", "weight averaging"],
 )
 def test_a_run_stopped_within_epochs_goes_on_at_the_very_step(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, knobs: list[str]
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, whole: Callable[..., Run], knobs: list[str]
 ):
-    config = configure("data.batch_size=32", *knobs, *TINY[:2], "trainer.max_epochs=3")
-    whole = start(config, "whole")
+    config = configure(*TINY, *knobs, "trainer.max_epochs=3")
     stops = [Signal(0, signal.SIGTERM, 3), Signal(1, signal.SIGINT, 0), Signal(2, signal.SIGHUP, 1, True)]
     run, before = None, signal.signal(signal.SIGINT, signal.default_int_handler)
     for stop in stops[: 2 if config.data.val_fraction == 0 else 3]:
@@ -243,17 +268,18 @@ def test_a_run_stopped_within_epochs_goes_on_at_the_very_step(
     signal.signal(signal.SIGINT, before)
     assert run is not None
     train(config, run)
-    assert_same_training(run, whole)
+    assert_same_training(run, whole(*knobs, "trainer.max_epochs=3"))
 
 
 @pytest.mark.parametrize("knob", ["every_steps=4", "every_minutes=1e-9"])
-def test_a_checkpoint_within_an_epoch_comes_when_it_was_asked_for(configure: Configure, monkeypatch, knob):
+def test_a_checkpoint_within_an_epoch_comes_when_it_was_asked_for(
+    configure: Configure, monkeypatch, whole, knob
+):
     config = configure(*TINY, "trainer.max_epochs=2", f"callbacks.checkpoint.{knob}")
-    whole = start(config, "whole")
     run = stop_in_epoch(monkeypatch, config, epoch=1, failure=RuntimeError("power cut"), batch=3)
     assert load_checkpoint(run.checkpoint("last"))["global_step"] == 8  # five in the first epoch
     train(run.config, run)
-    assert_same_training(run, whole)
+    assert_same_training(run, whole("trainer.max_epochs=2"))
 
 
 def assert_same_training(ours: Run, theirs: Run) -> None:
@@ -275,10 +301,10 @@ def assert_same_training(ours: Run, theirs: Run) -> None:
 
 @pytest.mark.parametrize("requeue", [False, True])
 def test_slurm_s_warning_ends_a_run_that_resumes_to_the_same_results(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, slurm_job: Path, requeue: bool, tmp_path: Path
+    configure: Configure, monkeypatch, whole, slurm_job: Path, requeue: bool, tmp_path: Path
 ):
-    config = configure(*TINY, "trainer.max_epochs=3", f"callbacks.interruption.requeue={requeue}")
-    whole = start(config, "whole")
+    config = configure(*TINY, "trainer.max_epochs=2", f"callbacks.interruption.requeue={requeue}")
+    complete = whole("trainer.max_epochs=2")
     stopped = train_with(Signal(1, signal.SIGUSR1), monkeypatch, config, SystemExit)
     assert stopped.status == "interrupted"
     assert not list(stopped.folder.rglob("hpc_ckpt*"))
@@ -286,10 +312,10 @@ def test_slurm_s_warning_ends_a_run_that_resumes_to_the_same_results(
     if requeue:
         assert slurm_job.read_text() == "requeue 4711\n"
     # one that Lightning has written before, with other weights
-    (stopped.folder / "hpc_ckpt_1.ckpt").write_bytes(whole.checkpoint("last").read_bytes())
+    (stopped.folder / "hpc_ckpt_1.ckpt").write_bytes(complete.checkpoint("last").read_bytes())
     train(stopped.config, stopped)
     for key in ("test_acc", "test_loss", "val_loss", "best_epoch", "final_train_loss"):
-        assert stopped.results[key] == whole.results[key]
+        assert stopped.results[key] == complete.results[key]
     # neither does a run that has no checkpoints to test
     (stopped.folder / "hpc_ckpt_1.ckpt").rename(tmp_path / "hpc_ckpt_1.ckpt")
     module = build_classifier(config, data := build_data(config))
@@ -297,20 +323,24 @@ def test_slurm_s_warning_ends_a_run_that_resumes_to_the_same_results(
     assert found["test_loss"] == pytest.approx(math.log(10), rel=0.2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_termination_signal_ends_a_run_with_its_code(configure: Configure, monkeypatch, number: int):
-    before = signal.getsignal(number)
+def test_a_signal_during_the_final_test_leaves_the_test_to_be_done(configure: Configure, monkeypatch, whole):
+    class InTest(Callback):
+        def on_test_batch_start(self, *_: object) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
     config = configure(*TINY, "trainer.max_epochs=2")
-    run = train_with(Signal(1, number), monkeypatch, config, SystemExit)
+    run = train_with(InTest(), monkeypatch, config, SystemExit)
+    assert signal.getsignal(signal.SIGTERM) == before
     assert run.status == "interrupted"
-    assert signal.getsignal(number) == before
+    assert "test_acc" not in run.results
+    train(run.config, run)
+    assert_same_training(run, whole("trainer.max_epochs=2"))
 
 
-def test_the_seed_decides_everything(configure: Configure):
-    losses = [
-        start(configure(*TINY, "trainer.max_epochs=1", f"seed={seed}")).results["test_loss"]
-        for seed in (1, 1, 2)
-    ]
+def test_the_seed_decides_everything(configure: Configure, whole):
+    seeds = [start(configure(*TINY, "trainer.max_epochs=1", f"seed={seed}")) for seed in (0, 2)]
+    losses = [run.results["test_loss"] for run in (whole("trainer.max_epochs=1"), *seeds)]
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -356,8 +386,8 @@ def test_train_returns_the_monitored_metric(configure: Configure):
     assert train(config, run) == run.results["val_loss"] == run.results["monitored"]
 
 
-def test_evaluate_rebuilds_the_run_from_its_folder(configure: Configure, tmp_path, monkeypatch):
-    run = start(configure(*TINY, "model=enhanced", "model.widths=[4,8,8]", "trainer.max_epochs=2"))
+def test_evaluate_rebuilds_the_run_from_its_folder(whole, tmp_path, monkeypatch):
+    run = whole("model=enhanced", "trainer.max_epochs=1")
     monkeypatch.chdir(tmp_path)
     found = evaluate(Run.open(run.folder), run.checkpoint("best"))
     assert found["test_acc"] == run.results["test_acc"]
@@ -366,34 +396,31 @@ def test_evaluate_rebuilds_the_run_from_its_folder(configure: Configure, tmp_pat
     assert sum(counts) / len(counts) == pytest.approx(found["test_acc"])  # each digit has 100 test images
 
 
-def test_a_truncated_checkpoint_is_named(configure: Configure):
-    run = start(configure(*TINY, "trainer.max_epochs=1"))
-    path = run.checkpoint("best")
+def test_a_truncated_checkpoint_is_named(copied: Run):
+    path = copied.checkpoint("best")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"best\.ckpt is damaged"):
-        evaluate(run, path)
+        evaluate(copied, path)
 
 
-def test_other_classes_than_the_checkpoint_s_are_refused(configure: Configure):
-    run = start(configure(*TINY, "trainer.max_epochs=1"))
-    checkpoint = torch.load(run.checkpoint("best"), weights_only=True)
-    torch.save(checkpoint | {"classes": ["cat", "dog"]}, run.checkpoint("best"))
-    beside(run.checkpoint("best")).unlink()
+def test_other_classes_than_the_checkpoint_s_are_refused(copied: Run):
+    path = copied.checkpoint("best")
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save(checkpoint | {"classes": ["cat", "dog"]}, path)
+    beside(path).unlink()
     with pytest.raises(UserError, match=r"trained on 2 classes \(cat, dog, …\), the data has 10"):
-        evaluate(run, run.checkpoint("best"))
+        evaluate(copied, path)
 
 
-def test_other_data_than_the_run_s_is_refused(configure: Configure):
-    run = start(configure(*TINY, "trainer.max_epochs=1"))
-    run.record(data={**run.provenance["data"], "fingerprint": "0" * 64})
+def test_other_data_than_the_run_s_is_refused(copied: Run):
+    copied.record(data={**copied.provenance["data"], "fingerprint": "0" * 64})
     with pytest.raises(UserError, match=r"mnist_mini is not what run was trained on"):
-        evaluate(run, run.checkpoint("best"))
+        evaluate(copied, copied.checkpoint("best"))
 
 
-def test_the_test_set_decides_nothing(configure: Configure, monkeypatch: pytest.MonkeyPatch):
+def test_the_test_set_decides_nothing(configure: Configure, monkeypatch: pytest.MonkeyPatch, whole):
     """Other test images: the same weights."""
-    config = configure(*TINY, "trainer.max_epochs=2")
-    before = start(config)
+    before = whole("trainer.max_epochs=2")
     load = ImageDataModule.test_dataloader
 
     class Black:
@@ -407,7 +434,7 @@ def test_the_test_set_decides_nothing(configure: Configure, monkeypatch: pytest.
             return ((torch.zeros_like(images), labels) for images, labels in self.batches)
 
     monkeypatch.setattr(ImageDataModule, "test_dataloader", lambda self: Black(load(self)))
-    after = start(config)
+    after = start(configure(*TINY, "trainer.max_epochs=2"))
     assert before.results["test_loss"] != after.results["test_loss"]
     ours, theirs = (load_checkpoint(run.checkpoint("best"))["state_dict"] for run in (before, after))
     assert_equal_tensors(ours, theirs)
@@ -418,7 +445,7 @@ def test_every_callback_and_logger_can_be_switched_off(configure: Configure):
         f"callbacks.{name}=null"
         for name in ("non_finite_loss", "history", "figures", "random_state", "checkpoint")
     ]
-    run = start(configure(*TINY, "trainer.max_epochs=1", "logger=none", *off))
+    run = start(configure(*TINY, "trainer.max_epochs=1", *off))
     assert run.results["test_acc"] > 0
     assert json.loads((run.folder / "results.json").read_text())["status"] == "finished"
 
@@ -444,7 +471,9 @@ def test_a_test_loss_that_is_not_finite_is_said_and_the_run_finishes(configure: 
     assert run.results["test_acc"] > 0
 
 
-def test_missing_best_weights_are_an_error_and_what_was_tested_is_said(configure: Configure, monkeypatch):
+def test_missing_best_weights_are_an_error_and_what_was_tested_is_said(
+    configure: Configure, monkeypatch, whole
+):
     class Remove(Callback):
         def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
             (Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt").unlink()
@@ -452,11 +481,11 @@ def test_missing_best_weights_are_an_error_and_what_was_tested_is_said(configure
     config = configure(*TINY, "trainer.max_epochs=1")
     stopped = train_with(Remove(), monkeypatch, config, UserError)
     assert "best.ckpt is missing" in stopped.results["error"]
-    whole = start(config, "whole")
-    assert whole.results["tested"] == {
+    complete = whole("trainer.max_epochs=1")
+    assert complete.results["tested"] == {
         "checkpoint": "checkpoints/best.ckpt",
         "epoch": 1,
-        "sha256": hashlib.sha256(whole.checkpoint("best").read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(complete.checkpoint("best").read_bytes()).hexdigest(),
     }
     unsaved = start(configure(*TINY, "trainer.max_epochs=1", "callbacks.checkpoint=null"), "unsaved")
     assert unsaved.results["tested"] == {"checkpoint": None, "epoch": 1, "sha256": None}
@@ -485,11 +514,10 @@ def test_the_loss_of_an_epoch_is_a_mean_over_images(configure: Configure):
     assert row["val_loss"] == pytest.approx(row["val_nll"], rel=1e-6)
 
 
-def test_a_weight_file_from_elsewhere_leaves_the_own_evaluation(configure: Configure, run_door):
-    config = configure(*TINY, "trainer.max_epochs=1", "logger=none", "callbacks.figures=null")
-    one, other = start(config, "one"), start(config, "other")
+def test_a_weight_file_from_elsewhere_leaves_the_own_evaluation(copied: Run, whole, run_entry_point):
+    one, other = copied, whole("trainer.max_epochs=1")
     for checkpoint in (one.checkpoint("best"), other.checkpoint("best")):
-        assert run_door("evaluate.py", f"run={one.folder}", f"ckpt={checkpoint}").code in (0, None)
+        assert run_entry_point("evaluate.py", f"run={one.folder}", f"ckpt={checkpoint}").code in (0, None)
     names = sorted(path.stem for path in one.folder.glob("evaluation_*"))
     assert len(names) == 4
     assert names[:2] == ["evaluation_best"] * 2
@@ -497,37 +525,67 @@ def test_a_weight_file_from_elsewhere_leaves_the_own_evaluation(configure: Confi
     assert own["test_acc"] == pytest.approx(one.results["test_acc"], abs=1e-7)
 
 
-def test_a_finished_run_is_extended_as_if_it_had_been_longer(configure: Configure, run_door):
-    tiny = (*TINY, "logger=none", "callbacks.figures=null")
-    whole = start(configure(*tiny, "trainer.max_epochs=4"), "whole")
-    run = start(configure(*tiny, "trainer.max_epochs=2"), "run")
-    done = run_door("train.py", f"resume={run.folder}")
+def test_a_finished_run_is_extended_as_if_it_had_been_longer(whole, run_entry_point, tmp_path):
+    run = Run(Path(shutil.copytree(whole("trainer.max_epochs=2").folder, tmp_path / "run")))
+    done = run_entry_point("train.py", f"resume={run.folder}")
     assert "nothing to resume" in done.out
-    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=1")
+    done = run_entry_point("train.py", f"resume={run.folder}", "trainer.max_epochs=1")
     assert "has 2 epochs already" in done.err
-    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
+    done = run_entry_point("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
     assert done.code in (0, None), done.err
     assert "The schedule is laid out over all of them" in done.out
-    assert_same_training(run, whole)
+    assert_same_training(run, whole("trainer.max_epochs=4"))
     assert run.config.trainer.max_epochs == 4
     assert run.provenance["resumed"][0]["changes"] == {"trainer.max_epochs": 4}
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step"])
-def test_the_schedule_of_an_extended_run_is_that_of_its_new_length(configure: Configure, run_door, schedule):
-    tiny = (*TINY, "logger=none", "callbacks.figures=null", f"scheduler={schedule}")
-    whole = start(configure(*tiny, "trainer.max_epochs=4"), "whole")
-    run = start(configure(*tiny, "trainer.max_epochs=2"), "run")
-    done = run_door("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
+def test_a_promoted_run_equals_the_uninterrupted_one_bit_for_bit(
+    configure: Configure, run_entry_point, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    tiny = (*TINY, "logger=none", "callbacks.figures=null", "trainer.max_epochs=4", "scheduler=cosine")
+    whole = start(configure(*tiny, "optimizer.lr=0.01"), "whole")
+    search = ("hydra/sweeper=halving", "hydra.sweeper.factor=2", "sweep.name=s")
+    done = run_entry_point("train.py", "-m", *tiny, "optimizer.lr=1e-5,0.01", *search)
     assert done.code in (0, None), done.err
-    for own, other in zip(run.metrics[2:], whole.metrics[2:], strict=True):
+    assert "rung 2 of 2: the best 1 to epoch 4" in done.out
+    assert "1 stopped, 1 finished" in done.out
+    promoted, stopped = (Run(next(tmp_path.glob(f"outputs/s/*lr-{rate}-*"))) for rate in ("0.01", "1e-05"))
+    assert len(promoted.provenance["resumed"]) == 1
+    assert_same_training(promoted, whole)
+    assert not any(key.startswith("test_") for key in stopped.results)  # nothing was tested
+    done = run_entry_point("train.py", f"resume={stopped.folder}")  # by hand it goes on to its end
+    assert len(stopped.metrics) == 4, done.err
+
+
+def test_a_found_rate_is_as_good_as_a_given_one_and_stays_on_resume(configure: Configure, monkeypatch):
+    tiny = (*TINY, "logger=none", "trainer.max_epochs=2", "scheduler=onecycle", "model.dropout=0.3")
+    finder = ("callbacks=lr_finder", "callbacks.lr_finder.steps=30", "callbacks.figures=null")
+    config = configure(*tiny, *finder)
+    stopped = stop_in_epoch(monkeypatch, config, epoch=1, failure=RuntimeError("power cut"))
+    with monkeypatch.context() as other_losses:  # what a test would find now counts no more
+        other_losses.setattr("lightning_modules.callbacks.lr_finder.suggest", lambda *_: 1e-9)
+        train(stopped.config, stopped)
+    rate = stopped.results["found_lr"]
+    assert 1e-5 < rate < 1.0
+    assert_same_training(stopped, start(configure(*tiny, f"optimizer.lr={rate}", "callbacks.figures=null")))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step"])
+def test_the_schedule_of_an_extended_run_is_that_of_its_new_length(configure, run_entry_point, schedule):
+    tiny = (*TINY, f"scheduler={schedule}", "trainer.limit_test_batches=1")
+    longer = start(configure(*tiny, "trainer.max_epochs=4"), "longer")
+    run = start(configure(*tiny, "trainer.max_epochs=2"), "run")
+    done = run_entry_point("train.py", f"resume={run.folder}", "trainer.max_epochs=4")
+    assert done.code in (0, None), done.err
+    for own, other in zip(run.metrics[2:], longer.metrics[2:], strict=True):
         assert own["lr"] == pytest.approx(other["lr"], rel=1e-6)
 
 
 def test_a_damaged_last_checkpoint_is_named_and_the_best_taken_if_asked(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, run_door
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, run_entry_point
 ):
-    config = configure(*TINY, "trainer.max_epochs=3", "logger=none", "callbacks.figures=null")
+    config = configure(*TINY, "trainer.max_epochs=3")
     run = stop_in_epoch(monkeypatch, config, epoch=2, failure=RuntimeError("power cut"))
     last, best = run.checkpoint("last"), run.checkpoint("best")
     damaged = bytearray(last.read_bytes())
@@ -536,12 +594,12 @@ def test_a_damaged_last_checkpoint_is_named_and_the_best_taken_if_asked(
     names = ("provenance.json", "results.json", "metrics.csv", "config.yaml")
     kept = [last, best, *(run.folder / name for name in names)]
     before = {path: path.read_bytes() for path in kept}
-    done = run_door("train.py", f"resume={run.folder}")
+    done = run_entry_point("train.py", f"resume={run.folder}")
     assert done.code == 1
     assert f"{last} is damaged" in done.err
     assert f"resume={best}" in done.err
     assert {path: path.read_bytes() for path in before} == before
-    done = run_door("train.py", f"resume={best}")
+    done = run_entry_point("train.py", f"resume={best}")
     assert done.code in (0, None), done.err
     assert run.status == "finished"
     assert len(run.metrics) == 3

@@ -1,4 +1,4 @@
-"""Optimizers for torch's parameters that custom_backend computes."""
+"""Adam for torch's parameters, computed by custom_backend."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,0 +1,64 @@
+"""What is special about a terminal: a last line that goes away again, and lines that fit its width."""
+
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from textwrap import wrap
+
+ERASE = "\r\033[K"
+"""Takes the last, unfinished line away."""
+
+
+def width() -> int:
+    """Columns that a line may fill; two are left for the ``^C`` that a terminal shows."""
+    return shutil.get_terminal_size().columns - 3
+
+
+class Wrapped(logging.Formatter):
+    """Breaks lines between words where the terminal ends, and indents what follows."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text."""
+        lines = super().format(record).splitlines()
+        kept = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+        return "\n".join(part for line in lines for part in wrap(line, width(), **kept) or [""])  # type: ignore[arg-type]
+
+
+def wrap_log() -> None:
+    """Have log records that are printed on a terminal fit it; files keep whole lines."""
+    for handler in logging.getLogger().handlers:
+        stream = getattr(handler, "stream", None)
+        if stream in (sys.stdout, sys.stderr) and stream.isatty():
+            handler.setFormatter(Wrapped())
+
+
+@contextmanager
+def loading(what: str = "torch", *, is_quiet: bool = False) -> Iterator[None]:
+    """Say on a terminal what is being loaded, which takes seconds, for as long as it takes.
+
+    Args:
+        what: name of the module.
+        is_quiet: from here on the log goes to files only, as that of a sweep's job does.
+    """
+    for handler in logging.getLogger().handlers if is_quiet else ():
+        handler.setLevel(logging.CRITICAL + 1)
+    if what in sys.modules or not sys.stderr.isatty():
+        yield
+        return
+
+    def erase(*_: object) -> bool:
+        print(ERASE, end="", file=sys.stderr, flush=True)
+        return True
+
+    handlers = logging.getLogger().handlers[:]
+    for handler in handlers:
+        handler.addFilter(erase)  # a warning starts a line of its own
+    print(f"loading {what} …", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        erase()
+        for handler in handlers:
+            handler.removeFilter(erase)
