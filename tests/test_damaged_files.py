@@ -21,7 +21,7 @@ from experiment.run import Run
 from experiment.sweep import Job, Sweep, jobs_in, outcome, swept
 
 OLD_RUN = Path(__file__).parent / "old_runs" / "finished"
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
