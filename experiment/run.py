@@ -261,8 +261,8 @@ class Run:
         """What the epochs so far amount to, see :func:`experiment.results.summary`."""
         try:
             monitor = OmegaConf.select(self.config, "callbacks.checkpoint.monitor", default="val_acc")
-            return summary(self.metrics, monitor)
-        except (KeyError, TypeError, ValueError) as lacking:
+            return summary(self.metrics, str(monitor))
+        except (KeyError, TypeError, ValueError, AttributeError) as lacking:
             raise damaged(self.folder / "metrics.csv", f"{lacking!r}") from lacking
 
     @property

@@ -184,6 +184,8 @@ SECONDS_TO_SAVE = 60
 PARENT_VARIABLE = "EXPERIMENT_PARENT"
 """Names the process, as host:number, without which the processes that it has started have no work to do."""
 
+WATCH = "end with parent"
+
 
 def be_parent() -> None:
     """Have the processes that this one starts find the project, and end when it ends, however that is."""
@@ -197,18 +199,17 @@ def _parent() -> int | None:
     """Number of the process that :func:`be_parent` names, if that is another one on this machine."""
     host, _, number = os.environ.get(PARENT_VARIABLE, "").partition(":")
     is_another = host == platform.node() and int(number) != os.getpid()
-    return (
-        int(number) if is_another and "SLURM_JOB_ID" not in os.environ else None
-    )  # a cluster takes its place
+    has_cluster = "SLURM_JOB_ID" in os.environ  # which takes its place
+    return int(number) if is_another and not has_cluster else None
 
 
 def end_with_parent() -> None:
     """End this process, as SIGTERM does, once the one that :func:`be_parent` names is gone."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent
-        os.environ.setdefault(PARENT_VARIABLE, f"{platform.node()}:{os.getppid()}")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent, whatever started that
+        os.environ[PARENT_VARIABLE] = f"{platform.node()}:{os.getppid()}"
     parent = _parent()
-    if parent is None:
-        return
+    if parent is None or any(thread.name == WATCH for thread in threading.enumerate()):
+        return  # an earlier run of this process started it; a second signal would not wait for the checkpoint
 
     def watch() -> None:
         while _is_alive(parent):
@@ -220,7 +221,7 @@ def end_with_parent() -> None:
             time.sleep(0.1)
         os._exit(PREEMPTED)  # a worker of joblib's would go on to the next job
 
-    threading.Thread(target=watch, daemon=True, name="end with parent").start()
+    threading.Thread(target=watch, daemon=True, name=WATCH).start()
 
 
 def end_jobs(folder: Path) -> None:

@@ -70,7 +70,7 @@ WRONG = {
         optimizer.betas=0.9 | expected [float, float]
         optimizer.lr=nan | expected float in (0, inf)
         optimizer.lr=1e-3x | expected float in (0, inf)
-        optimizer.momentum=0.9 | optimizer has: optimizer.lr
+        optimizer.momentum=0.9 | no such key. optimizer has
         optimizer={lr:0.1,momentum:0.9} | no such key
         loss._target_=torch.optim.SGD | it is no Module
         callbacks.early_stopping=true | callbacks=early_stopping switches it on
@@ -145,7 +145,7 @@ WRONG = {
         run=bare images=empty | no checkpoint
         run=evil images=empty | loss._target_=os.system""",
     "export.py": """
-        run=run | onnx | safetensors | torch_export
+        run=run | format= is missing: format of the file
         run=run format=onx | onnx | safetensors | torch_export
         run=run format= | the value is missing
         run=evil format=onnx | loss._target_=os.system

@@ -1,7 +1,10 @@
 """Two processes that torchrun or srun started train one run, exactly, and end with what started them."""
 
+import contextlib
 import os
+import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiment.run import Run
-from experiment.worker import _is_alive
+from experiment.worker import PARENT_VARIABLE, _is_alive
 from tests.lightning_modules.test_training import AVERAGED, TINY, assert_same_training
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -30,10 +33,12 @@ def outputs(tmp_path_factory) -> Path:
     knobs = [*TINY, "model.dropout=0.3", "model.batch_norm=true", "scheduler=onecycle", AVERAGED]
     knobs += ["data.batch_size=16", "trainer.max_epochs=2", "callbacks.checkpoint.every_minutes=60"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    this = f"{platform.node()}:{os.getpid()}"
     with (folder / "log").open("w") as log:
         agent = subprocess.Popen(
             [*torchrun, str(SCRIPT), str(folder), *knobs], stdout=log, stderr=log,
-            env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])},
+            # as from a process that has trained a run itself
+            env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), PARENT_VARIABLE: this},
         )  # fmt: skip
     endless = folder / "endless" / "metrics.csv"
     wait_for(lambda: endless.exists() or agent.poll() is not None)
@@ -42,7 +47,12 @@ def outputs(tmp_path_factory) -> Path:
     text = (folder / "log").read_text()
     assert endless.exists(), text
     workers = re.findall(r"process \d is (\d+)", text)
-    wait_for(lambda: not any(_is_alive(int(worker)) for worker in workers))
+    try:
+        wait_for(lambda: not any(_is_alive(int(worker)) for worker in workers), 60)
+    finally:
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(worker), signal.SIGKILL)
     return folder
 
 

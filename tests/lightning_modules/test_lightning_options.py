@@ -126,7 +126,7 @@ def test_a_callback_of_lightnings_own_works(trained_with, callback):
         ("BackboneFinetuning", "backbone"),
         ("OnExceptionCheckpoint,dirpath:mine", r"last\.ckpt"),
         ("ThroughputMonitor,batch_size_fn:len", "takes a function"),
-        ("EarlyStopping,monitor:val_lss", "did you mean val_loss"),
+        ("EarlyStopping,monitor:val_lss", "Did you mean val_loss"),
         ("LearningRateMonitor,logging_interval:never", "logging_interval"),
         ("RichProgressBar", "rich"),
         ("DeviceStatsMonitor", "has no logger|logger=False"),

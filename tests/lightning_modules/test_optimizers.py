@@ -252,7 +252,7 @@ def test_every_optimizer_learns(configure, optimizer, lr):
         loss.backward()
         return loss
 
-    losses = [float(rule.step(closure)) for _ in range(20)]
+    losses = [rule.step(closure).item() for _ in range(20)]
     assert losses[-1] < 0.6 * losses[0]
 
 
