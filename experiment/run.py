@@ -21,8 +21,6 @@ from typing import Any, Literal, cast, get_args
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from experiment.errors import UserError
 from experiment.files import CannotWrite, damaged, make_folder, read_json, sha256, write_atomically
@@ -221,7 +219,7 @@ class Run:
         try:
             text = path.read_text()
             config = OmegaConf.create(text)
-        except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as damage:
+        except Exception as damage:  # the parsers trip over damaged bytes in any way
             raise damaged(path, damage) from damage
         if not isinstance(config, DictConfig) or "${" in text:  # it was written resolved
             raise damaged(path, "it is not the resolved configuration of a run")
@@ -241,7 +239,12 @@ class Run:
     @property
     def results(self) -> dict[str, Any]:
         """The content of ``results.json``; empty while there is none."""
-        return read_json(self.folder / "results.json")
+        known = read_json(self.folder / "results.json")
+        kinds = {"seconds": int | float, "metrics": dict | list, "not_finite": dict}
+        for key, kind in kinds.items():
+            if key in known and not isinstance(known[key], kind):
+                raise damaged(self.folder / "results.json", f"{key} is not what it was written as")
+        return known
 
     @property
     def metrics(self) -> list[dict[str, float | None]]:
