@@ -33,8 +33,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise CannotWrite(f"{path} cannot be written: {failure.strerror or failure}") from failure
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, **kinds: Any) -> dict[str, Any]:
     """The content of a JSON file, which is an object; empty if there is no file.
+
+    Args:
+        path: of the file.
+        **kinds: key → type that its value has where it is there.
 
     Raises:
         UserError: if the file is damaged or cannot be read.
@@ -47,6 +51,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise damaged(path, damage) from damage
     if not isinstance(content, dict):
         raise damaged(path, "it holds no names with values")
+    for key, kind in kinds.items():
+        if key in content and not isinstance(content[key], kind):
+            raise damaged(path, f"{key} is not what it was written as")
     return content
 
 

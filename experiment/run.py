@@ -230,21 +230,23 @@ class Run:
     @property
     def provenance(self) -> dict[str, Any]:
         """The content of ``provenance.json``."""
-        known = read_json(self.folder / "provenance.json")
-        status, format_version = known.get("status", "pending"), known.get("format_version", 1)
-        if status not in STATES or not isinstance(format_version, int):
-            raise damaged(self.folder / "provenance.json", "it has no known status or format_version")
+        kinds = {
+            "data": dict,
+            "choices": dict,
+            "resumed": list,
+            "refused": dict | None,
+            "format_version": int,
+        }
+        known = read_json(self.folder / "provenance.json", **kinds)
+        if known.get("status", "pending") not in STATES:
+            raise damaged(self.folder / "provenance.json", "it has no known status")
         return known
 
     @property
     def results(self) -> dict[str, Any]:
         """The content of ``results.json``; empty while there is none."""
-        known = read_json(self.folder / "results.json")
         kinds = {"seconds": int | float, "metrics": dict | list, "not_finite": dict}
-        for key, kind in kinds.items():
-            if key in known and not isinstance(known[key], kind):
-                raise damaged(self.folder / "results.json", f"{key} is not what it was written as")
-        return known
+        return read_json(self.folder / "results.json", **kinds)
 
     @property
     def metrics(self) -> list[dict[str, float | None]]:
