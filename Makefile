@@ -21,8 +21,8 @@ check: $(VENV)/.installed ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## time the from-scratch engine beside torch, on a machine that does nothing else
-	$(BIN)/python -m benchmarks.engines $(ARGS)
+bench: $(VENV)/.installed ## the benchmarks, on a machine that does nothing else; make bench ARGS="only=peer"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 report: $(VENV)/.installed ## report on all runs; make report ARGS=outputs/pooling on one sweep
 	$(BIN)/python report.py $(or $(ARGS),outputs)

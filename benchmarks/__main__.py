@@ -51,7 +51,7 @@ def main() -> None:
         print(f"\n## {name}\n\n{table(answers[name])}", flush=True)
     about = environment()
     machine = f"{about['hardware']['processor']}, {about['hardware']['cores']} cores, {settings.device}"
-    said = f"{machine}; {settings.clock} time, {settings.rounds} rounds"
+    said = f"{machine}; {settings.clock} time, {settings.rounds} round{'s' * (settings.rounds > 1)}"
     sections = [f"## {name}\n\n{table(rows)}\n" for name, rows in answers.items()]
     (folder / "benchmarks.md").write_text("\n".join([f"{said}\n", *sections]))
     numbers = {name: [row.content() for row in rows] for name, rows in answers.items()}
@@ -65,6 +65,8 @@ def main() -> None:
 
 def draw(answers: Mapping[str, Sequence[Row]], said: str, path: Path) -> None:
     """A picture: how far each target is passed, medians with quartiles."""
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
     from experiment.plots.style import INK, SERIES, axes_at, dress_graph, empty_figure, save
 
     rows = [(f"{name}: {row.what}", row) for name, found in answers.items() for row in found if row.target]
@@ -86,9 +88,14 @@ def draw(answers: Mapping[str, Sequence[Row]], said: str, path: Path) -> None:
         axes.plot([middle], [place], "o", color=color, markersize=6)
     axes.axvline(1, color=SERIES[0], linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.minorticks_off()
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_yticks(range(len(rows)), [label for label, _ in reversed(rows)])
     axes.tick_params(axis="y", labelsize=8, labelcolor=INK["color"])
-    axes.set_xlabel("times the target")
+    axes.set_xlabel("times the target", fontsize=9)
+    axes.set_xlim(min(0.5, axes.get_xlim()[0]), max(2, axes.get_xlim()[1]))
     save(figure, path)
 
 

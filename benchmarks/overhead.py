@@ -1,6 +1,7 @@
 """What ``train.py``'s own path costs over a bare loop of the same network, batches and optimizer."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,10 +10,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
 from benchmarks.timing import Row, Settings, ratio
+from experiment.precision import resolve
 from lightning_modules import compose
 from lightning_modules.build import build_classifier, build_data, build_trainer
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
+from lightning_modules.training import quieten_lightning
 
 NETWORKS = {
     "a tiny network": (
@@ -43,19 +46,20 @@ class Epoch(Callback):
 
 def configuration(device: str, *overrides: str) -> DictConfig:
     """Of one epoch without validation."""
-    info = Path("/proc/cpuinfo")
-    has_units = info.exists() and any(flag in info.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-    return compose(
+    config = compose(
         "trainer.max_epochs=1", "data.val_fraction=0", "callbacks.figures=null", *overrides,
         f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}",
-        f"trainer.precision={'bf16-mixed' if device == 'cuda' or has_units else '32-true'}",
+        f"trainer.precision={'bf16-mixed' if device == 'cuda' else 'auto'}",
     )  # fmt: skip
+    resolve(config)
+    return config
 
 
 def framework(
     config: DictConfig, module: Classifier, data: ImageDataModule, now: Callable[[], float]
 ) -> float:
     """The seconds of an epoch with all that ``train.py`` has around it."""
+    quieten_lightning()
     with TemporaryDirectory() as folder:
         (Path(folder) / "checkpoints").mkdir()
         trainer = build_trainer(config, Path(folder))
@@ -96,12 +100,10 @@ def measure(settings: Settings) -> list[Row]:
         module = build_classifier(config, data)
         steps = int(config.trainer.limit_train_batches)
         images = steps * config.data.batch_size
-        times: dict[str, list[float]] = {"framework": [], "bare": []}
-        for number in range(settings.rounds + 1):
-            for way, function in (("framework", framework), ("bare", bare_loop)):
-                seconds = function(config, module, data, settings.now)
-                if number:  # the first round loads and compiles
-                    times[way].append(seconds)
+        ways = {"framework": framework, "bare": bare_loop}
+        times = settings.in_turn(
+            {way: partial(function, config, module, data, settings.now) for way, function in ways.items()}
+        )
         bare, ours = times["bare"], times["framework"]
         added = [1000 * (a - b) / steps for a, b in zip(ours, bare, strict=True)]
         rows += [

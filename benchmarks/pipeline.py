@@ -85,6 +85,8 @@ def measure(settings: Settings) -> list[Row]:
     speeds = {name: [numbers[name] / seconds for seconds in of_one] for name, of_one in times.items()}
     rows = [Row(name, speed, "images/s") for name, speed in speeds.items()]
     targets = {"torchvision, 0 workers": 30.0, "torchvision, 2 workers": 16.0, "kornia": 6.0}
+    if settings.clock == "cpu":  # processor time does not tell what workers side by side gain
+        del targets["torchvision, 2 workers"]
     return rows + [
         ratio(f"ours to {name}", speeds["ours"], speeds[name], ("≥", target))
         for name, target in targets.items()

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.timing import ROOT
 from experiment.command_line import assignments
 from experiment.schema import Knob
 
-ROOT = Path(__file__).resolve().parent.parent
 USAGE = "python -m benchmarks.soak kills=50 [engine=torch|numpy] [seed=0]"
 KNOBS = {
     "kills": Knob("str", "how often trainings are killed on each engine"),

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -44,14 +45,18 @@ class Settings(NamedTuple):
         return time.process_time() + children.ru_utime + children.ru_stime
 
     def interleaved(self, contestants: Mapping[str, Callable[[], object]]) -> Times:
-        """Call each in turn, round by round, so that what else the machine does falls on all alike.
+        """The seconds that each takes, see :meth:`in_turn`."""
+        return self.in_turn({name: partial(self.seconds, call) for name, call in contestants.items()})
+
+    def in_turn(self, contestants: Mapping[str, Callable[[], float]]) -> Times:
+        """What each says it took, round by round, so that what else the machine does falls on all alike.
 
         A first round, in which things are loaded and compiled, is not counted.
         """
         times: Times = {name: [] for name in contestants}
         for number in range(self.rounds + 1):
-            for name, function in contestants.items():
-                seconds = self.seconds(function)
+            for name, measured in contestants.items():
+                seconds = measured()
                 if number:
                     times[name].append(seconds)
         return times

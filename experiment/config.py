@@ -50,6 +50,12 @@ def choices(hydra_config: DictConfig) -> dict[str, str]:
     }
 
 
+def monitor(config: DictConfig) -> str:
+    """The metric that tells which epoch of a run, and so which run, is best."""
+    checkpoint = config.callbacks.get("checkpoint") or {}
+    return str(checkpoint.get("monitor", "val_acc"))
+
+
 def digest(config: DictConfig) -> str:
     """Eight hexadecimal digits for all of ``config`` that a result depends on."""
     plain: Any = OmegaConf.to_container(config, resolve=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from experiment.config import monitor
 from experiment.errors import UserError
 from experiment.metrics import row as metric_row
 from experiment.results import shown
@@ -48,7 +49,7 @@ def problems_of_halving(factor: object, jobs: Sequence[Job], max_seeds: int) -> 
         )
     if any(not job.config.callbacks.get("checkpoint") for job in jobs):
         wrong.append("callbacks.checkpoint=null: halving goes on from checkpoints")
-    if len(monitors := {_monitor(job) for job in jobs}) > 1:
+    if len(monitors := {monitor(job.config) for job in jobs}) > 1:
         wrong.append(f"callbacks.checkpoint.monitor: halving compares one metric, not {', '.join(monitors)}")
     return wrong
 
@@ -103,7 +104,9 @@ class Halving(Sweep):
         before = self._kept(rung - 1)
         scores = {setting: self.score(setting, rung - 1) for setting in before}
         if all(score == -math.inf for score in scores.values()):
-            raise UserError(f"no job has measured {_monitor(self.jobs[0])}: there is nothing to choose by")
+            raise UserError(
+                f"no job has measured {monitor(self.jobs[0].config)}: there is nothing to choose by"
+            )
         best = sorted(before, key=lambda setting: -scores[setting])[: self.counts[rung]]
         return [setting for setting in before if setting in best]
 
@@ -128,9 +131,9 @@ class Halving(Sweep):
         """How good a setting is until a rung; higher = better whatever is monitored."""
         values = []
         for job in self.settings[setting]:
-            monitor = _monitor(job)
-            measured = [row.get(monitor) for row in job.run.metrics[: self._stop(job, rung)]]
-            signed = [metric_row(monitor).sign * value for value in measured if value is not None]
+            key = monitor(job.config)
+            measured = [row.get(key) for row in job.run.metrics[: self._stop(job, rung)]]
+            signed = [metric_row(key).sign * value for value in measured if value is not None]
             finite = [value for value in signed if math.isfinite(value)]
             failed = job.status == "failed" or not finite
             values.append(-math.inf if failed else max(finite))
@@ -176,14 +179,8 @@ class Halving(Sweep):
         best = max(trained, key=lambda setting: self.score(setting, last))
         lines = []
         for job in self.settings[best]:
-            monitor, results = _monitor(job), job.run.results
-            test = f"test_{monitor.removeprefix('val_')}"
-            figures = f"{monitor} {shown(results, monitor)}  {test} {shown(results, test)}"
+            key, results = monitor(job.config), job.run.results
+            test = f"test_{key.removeprefix('val_')}"
+            figures = f"{key} {shown(results, key)}  {test} {shown(results, test)}"
             lines.append(f"best: {job.label}  {figures}  {job.run.folder}")
         return lines
-
-
-def _monitor(job: Job) -> str:
-    """What tells which epoch, and so which job, is best."""
-    checkpoint = job.config.callbacks.get("checkpoint") or {}
-    return str(checkpoint.get("monitor", "val_acc"))

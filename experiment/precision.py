@@ -13,13 +13,14 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiment.files import write_atomically
+from experiment.files import CannotWrite, make_folder, write_atomically
 
 SINGLE, BFLOAT16, FLOAT16 = "32-true", "bf16-mixed", "16-mixed"
 WORTH_IT = 1.2
@@ -118,9 +119,7 @@ def measured_ratio() -> float | None:
             known[key] = float(told.split()[-1])
         except (OSError, subprocess.SubprocessError, ValueError, IndexError):
             return None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with suppress(CannotWrite):  # measured again next time
+            make_folder(folder)
             write_atomically(cache, json.dumps(known))
-        except OSError:
-            pass  # measured again next time
     return float(known[key])

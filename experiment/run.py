@@ -22,6 +22,7 @@ from typing import Any, Literal, cast, get_args
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from experiment.config import monitor
 from experiment.errors import UserError
 from experiment.files import CannotWrite, damaged, make_folder, read_json, sha256, write_atomically
 from experiment.provenance import environment, inexact, now, version
@@ -265,8 +266,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """What the epochs so far amount to, see :func:`experiment.results.summary`."""
         try:
-            monitor = OmegaConf.select(self.config, "callbacks.checkpoint.monitor", default="val_acc")
-            return summary(self.metrics, str(monitor))
+            return summary(self.metrics, monitor(self.config))
         except (KeyError, TypeError, ValueError, AttributeError) as lacking:
             raise damaged(self.folder / "metrics.csv", f"{lacking!r}") from lacking
 

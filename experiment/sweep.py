@@ -230,6 +230,8 @@ class Sweep:
                     line = f"[{self._round - left}/{self._round}] {job.label}  {outcome(job.run)}"
                     self._draw("")
                     print(f"{line}  {left} left{self._estimated_end()}" if left else line, flush=True)
+        if not sys.stderr.isatty():
+            return
         with suppress(UserError):
             running = [job for job in self._unreported if job.run.status == "running"]
             self._draw("  ".join(f"{job.label} epoch {_epochs(job)}" for job in running))

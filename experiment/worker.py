@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiment.config import choices, register_resolver, run_config
 from experiment.entry_point import ROOT, argument, invocation, trusted_packages
 from experiment.errors import UserError
-from experiment.provenance import hardware
+from experiment.provenance import available_cores
 from experiment.run import FOLDER_VARIABLE, LOCK, Run
 from experiment.schema import problems
 from experiment.sweep import Job, jobs_in, problems_in_sweep
@@ -127,7 +127,7 @@ def _check_processes(config: DictConfig) -> None:
     Raises:
         UserError: saying how to start as many; ``ALLOW_MORE_PROCESSES_THAN_CORES`` allows more than cores.
     """
-    devices, nodes, cores = config.trainer.devices, config.trainer.num_nodes, hardware()["cores"] or 1
+    devices, nodes, cores = config.trainer.devices, config.trainer.num_nodes, available_cores()
     on_cpu = config.trainer.accelerator == "cpu" or not Path("/proc/driver/nvidia/gpus").exists()
     asked_for = os.environ.get("ALLOW_MORE_PROCESSES_THAN_CORES")
     if config.trainer.accelerator != "gpu" and on_cpu and devices > cores and not asked_for:

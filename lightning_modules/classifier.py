@@ -107,13 +107,18 @@ class Classifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images in [0, 1] to (N, K) logits."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
+        logits: Tensor = self.network(self.normalised(images))
         return logits
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images in [0, 1], each channel less its mean and divided by its deviation."""
+        normal: Tensor = (images - self.mean) / self.std
+        return normal
 
     def initialise_from(self, images: Tensor) -> None:
         """Show (N, C, H, W) uint8 training images to a network whose first weights depend on some."""
         if initialise := getattr(self.network, "initialise_from", None):
-            initialise((to_float(images) - self.mean) / self.std)
+            initialise(self.normalised(to_float(images)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what goes in and what comes out: the weights are of use without the data set."""

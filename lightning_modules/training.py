@@ -57,7 +57,7 @@ def train(config: DictConfig, run: Run) -> float | None:
         KeyboardInterrupt: after Ctrl-C; the run's status is then ``interrupted``.
         SystemExit: with code 143 after another signal; the run's status is then ``interrupted``.
     """
-    _quieten_lightning()
+    quieten_lightning()
     if not run.is_writer:
         logging.disable(logging.WARNING)  # the first process says the same
     end_with_parent()
@@ -103,7 +103,7 @@ def evaluate(
     Returns:
         What :func:`test` returns.
     """
-    _quieten_lightning()
+    quieten_lightning()
     config = run.config
     if data_root is not None:
         config.data.root = data_root
@@ -116,7 +116,7 @@ def evaluate(
     return test(trainer, module, data, checkpoint, predictions)
 
 
-def _quieten_lightning() -> None:
+def quieten_lightning() -> None:
     """Leave out its advertisements and one deprecation that is not the user's."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 
 from experiment.errors import UserError
@@ -81,15 +82,20 @@ class LearningRateFinder(Callback):
         optimizer = module.make_optimizer(network)
         lowest, total, weight = math.inf, 0.0, 0.0
         kept = 0.01 ** (12 / len(self.rates))  # a twelfth of the steps weighs almost all
+
+        def gradients(images: Tensor, labels: Tensor) -> float:
+            optimizer.zero_grad()
+            with trainer.precision_plugin.forward_context():
+                loss = module.criterion(network(module.normalised(images)), labels)
+            loss.backward()
+            value: float = loss.item()
+            return value
+
         for rate, (images, labels) in zip(self.rates, self._batches(trainer), strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            with trainer.precision_plugin.forward_context():
-                loss = module.criterion(network((images - module.mean) / module.std), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total, weight = kept * total + loss.item(), kept * weight + 1
+            loss = optimizer.step(partial(gradients, images, labels))
+            total, weight = kept * total + loss, kept * weight + 1
             yield total / weight
             lowest = min(lowest, total / weight)
             if not total / weight <= 2 * lowest:

@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 from custom_backend.array import require
 from custom_backend.optim import AdamRule, adam_step
 from lightning_modules.bridge import on_device, to_array
+from lightning_modules.optim.closure import evaluated
 
 STATE = {"step", "exp_avg", "exp_avg_sq"}
 
@@ -17,26 +18,19 @@ class CustomAdam(torch.optim.Adam):
     """torch.optim.Adam with the library's step; the state of either can be loaded into the other.
 
     Args:
-        params: as torch takes them.
+        params: as in torch: parameters, or groups of them with settings of their own.
         lr: learning rate, in (0, inf).
         betas: decay rates of the two moments, in [0, 1).
         eps: added to the denominator, in (0, inf).
         weight_decay: multiple of the weights that is added to their gradient, in [0, inf).
+        maximize: whether to climb in place of descending.
+        decoupled_weight_decay: whether the decay shrinks the parameter directly, as AdamW's.
 
     Example:
         >>> layer = torch.nn.Linear(2, 1)
         >>> optimizer = CustomAdam(layer.parameters(), lr=1e-4)
         >>> layer(torch.ones(1, 2)).sum().backward()
         >>> optimizer.step()
-
-    Args:
-        params: as in torch: parameters, or groups of them with settings of their own.
-        lr: learning rate.
-        betas: of the averages of gradient and squared gradient.
-        eps: added to the root of the latter.
-        weight_decay: added to the gradient as a multiple of the parameter.
-        maximize: whether to climb in place of descending.
-        decoupled_weight_decay: whether the decay shrinks the parameter directly, as AdamW's.
 
     Raises:
         ValueError: for a setting or a state that the library's step does not have, when it is given.
@@ -72,10 +66,7 @@ class CustomAdam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns what `closure` returns."""
-        value = None
-        if closure is not None:
-            with torch.enable_grad():
-                value = closure()
+        value = evaluated(closure)
         updates = []
         for group in self.param_groups:
             _check_group(group)

@@ -7,6 +7,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from lightning_modules.optim.closure import evaluated
+
 
 class Lion(Optimizer):
     """w ← w − lr (sign(β₁ m + (1 − β₁) g) + λ w), then m ← β₂ m + (1 − β₂) g.
@@ -33,10 +35,7 @@ class Lion(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns what ``closure`` returns."""
-        value = None
-        if closure is not None:
-            with torch.enable_grad():
-                value = closure()
+        value = evaluated(closure)
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for parameter in group["params"]:

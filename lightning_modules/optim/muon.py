@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from lightning_modules.optim.closure import evaluated
 from lightning_modules.optim.groups import HIDDEN
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -73,10 +74,7 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns what ``closure`` returns."""
-        value = None
-        if closure is not None:
-            with torch.enable_grad():
-                value = closure()
+        value = evaluated(closure)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

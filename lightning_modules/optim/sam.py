@@ -10,6 +10,7 @@ from torch.optim import SGD
 from torch.optim.optimizer import ParamsT
 
 from experiment.errors import UserError
+from lightning_modules.optim.closure import evaluated
 
 
 class SecondGradient(Callback):
@@ -116,16 +117,14 @@ class SAM(SGD):
         """
         if closure is None:
             raise ValueError("SAM.step: expected a closure that computes loss and gradients, got None")
-        with torch.enable_grad():
-            loss = closure()
+        loss = evaluated(closure)
         moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.stack([p.grad.norm() for p in moved]).norm()
         before = [p.clone() for p in moved]
         for p in moved:
             p.add_(p.grad * (self.rho / (norm + 1e-12)))
         self.zero_grad()
-        with torch.enable_grad():
-            (self.second_gradient or closure)()
+        evaluated(self.second_gradient or closure)
         for p, value in zip(moved, before, strict=True):
             p.copy_(value)
         super().step()

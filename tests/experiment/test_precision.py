@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from experiment import precision
 from experiment.command_line import CONFIG_DIR
 from experiment.config import digest, run_config
+from experiment.files import CannotWrite
 
 of_machine = precision.of_machine.__wrapped__  # as it was before conftest.py replaced it for other tests
 
@@ -77,6 +78,19 @@ def test_a_measurement_is_made_once(monkeypatch, tmp_path):
     monkeypatch.setattr(precision.subprocess, "run", told)
     assert [precision.measured_ratio() for _ in range(2)] == [2.5, 2.5]
     assert len(calls) == 1
+
+    def full(path, text):
+        raise CannotWrite(f"{path} cannot be written: no space left on device")
+
+    # where nothing can be kept, whatever the reason, it is made again
+    (tmp_path / "lightning-image-classifiers" / "bfloat16.json").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(precision, "write_atomically", full)
+        assert [precision.measured_ratio() for _ in range(2)] == [2.5, 2.5]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert precision.measured_ratio() == 2.5
+    assert len(calls) == 4
 
 
 def test_the_measurement_gives_a_ratio():

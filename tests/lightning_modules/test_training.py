@@ -558,8 +558,10 @@ def test_a_promoted_run_equals_the_uninterrupted_one_bit_for_bit(
     assert len(stopped.metrics) == 4, done.err
 
 
-def test_a_found_rate_is_as_good_as_a_given_one_and_stays_on_resume(configure: Configure, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adam", "sam"])  # sam computes its gradients twice a step
+def test_a_found_rate_is_as_good_as_a_given_one_and_stays_on_resume(configure, monkeypatch, optimizer):
     tiny = (*TINY, "logger=none", "trainer.max_epochs=2", "scheduler=onecycle", "model.dropout=0.3")
+    tiny = (*tiny, f"optimizer={optimizer}")
     finder = ("callbacks=lr_finder", "callbacks.lr_finder.steps=30", "callbacks.figures=null")
     config = configure(*tiny, *finder)
     stopped = stop_in_epoch(monkeypatch, config, epoch=1, failure=RuntimeError("power cut"))
