@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 from experiment.metrics import row as metric_row
 from experiment.metrics import units
@@ -243,7 +244,7 @@ def _sheet(
     for position, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left = first + position % columns * cell
         bottom = (rows - 1 - position // columns) * height + 0.6
-        figure.add_artist(_Picture(image, left, bottom, size))
+        figure.add_artist(Picture(image, left, bottom, size))
         for line, (text, color) in enumerate(caption):
             write(figure, left, bottom - 0.11 - 0.14 * line, fit(text, 72 * size, 8), 8, color)
         for line, key in enumerate(keys if position % columns == 0 else ()):
@@ -268,7 +269,7 @@ def augmented_samples(originals: Pixels, augmented: Pixels, names: Sequence[str]
         write(figure, MARGIN, bottom + cell / 2, label, 9, PALETTE["ink"])
         for column, image in enumerate([originals[row], *augmented[:, row]]):
             left = first + column * cell + 0.15 * (column > 0)
-            figure.add_artist(_Picture(image, left, bottom, cell - 0.06))
+            figure.add_artist(Picture(image, left, bottom, cell - 0.06))
         place = (first, bottom), cell - 0.06, cell - 0.06
         frame = Rectangle(*place, fill=False, ec=PALETTE["train"], lw=2, transform=figure.dpi_scale_trans)
         figure.add_artist(frame)
@@ -278,7 +279,7 @@ def augmented_samples(originals: Pixels, augmented: Pixels, names: Sequence[str]
     return figure
 
 
-class _Picture(Artist):
+class Picture(Artist):
     """`image` (H, W, C), gray, RGB or RGBA, in a square at a place in inches, its pixels crisp.
 
     Axes for each of a sheet's images would take seconds, `imshow` on common ones a third of one.
@@ -291,16 +292,13 @@ class _Picture(Artist):
         self.image, self.left, self.bottom, self.size = image, left, bottom, size
 
     def draw(self, renderer: Any) -> None:
-        """Take the nearest pixels."""
+        """Large pixels stay squares, small ones are averaged."""
         assert self.figure
-        side, dpi = max(self.image.shape[:2]), self.figure.dpi
-        height, width = (round(self.size * dpi * length / side) for length in self.image.shape[:2])
-        rows, columns = (
-            np.arange(n) * length // n for n, length in zip((height, width), self.image.shape, strict=False)
-        )
-        pixels = np.full((height, width, 4), 255, np.uint8)
-        channels = self.image.shape[-1] if self.image.shape[-1] > 1 else 3
-        pixels[..., :channels] = self.image[::-1][rows][:, columns]
-        left = round(self.left * dpi + (self.size * dpi - width) / 2)
-        bottom = round(self.bottom * dpi + (self.size * dpi - height) / 2)
-        renderer.draw_image(renderer.new_gc(), left, bottom, pixels)
+        rows, columns, channels = self.image.shape
+        size, gc = self.size * self.figure.dpi, renderer.new_gc()
+        width, height = (max(1, round(size * n / max(rows, columns))) for n in (columns, rows))
+        picture = Image.fromarray(self.image[..., 0] if channels == 1 else self.image).convert("RGBA")
+        how = Image.Resampling.NEAREST if width >= columns else Image.Resampling.BOX
+        pixels = np.asarray(picture.resize((width, height), how))[::-1]
+        left, bottom = self.left * self.figure.dpi, self.bottom * self.figure.dpi
+        renderer.draw_image(gc, round(left + (size - width) / 2), round(bottom + (size - height) / 2), pixels)
