@@ -330,9 +330,11 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
     Raises:
         UserError: naming an unknown or missing key, or a value that is not allowed.
     """
+    described = {
+        k: knob.meaning + f" ({' | '.join(knob.choices)})" * bool(knob.choices) for k, knob in knobs.items()
+    }
     if {"-h", "--help", "help"} & set(argv):
-        values = {key: f" ({' | '.join(knob.choices)})" * bool(knob.choices) for key, knob in knobs.items()}
-        lines = [f"  {key:<12}{knob.meaning}{values[key]}" for key, knob in knobs.items()]
+        lines = [f"  {key:<12}{described[key]}" for key in knobs]
         print("\n".join([usage, "", *lines]))
         raise SystemExit(0)
     given: dict[str, Any] = dict.fromkeys(knobs)
@@ -350,7 +352,7 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
         given[key] = value
     for key, knob in knobs.items():
         if given[key] is None and not knob.optional:
-            raise UserError(f"{key}= is missing: {knob.meaning}. {usage}")
+            raise UserError(f"{key}= is missing: {described[key]}. {usage}")
         if not knob.accepts(given[key]):
             raise UserError(f"{key}={given[key] or ''}: {knob.meaning}: {knob.allowed}. {usage}")
     return given
