@@ -80,6 +80,7 @@ class Figures(Callback):
         confidences, predicted = torch.from_numpy(logits).softmax(dim=1).max(dim=1)
         wrong = (predicted != torch.from_numpy(labels)).nonzero().flatten()
         worst = wrong[confidences[wrong].argsort(descending=True, stable=True)][: plots.MAX_MISTAKES]
+        worst = worst.numpy()  # an array that is indexed by a tensor of one image gives no array
         figure = plots.mistakes(
             _pixels(data.test_images(data.test_order(sizes)[worst])),
             [data.classes[label] for label in labels[worst]],
