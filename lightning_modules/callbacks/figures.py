@@ -79,8 +79,8 @@ class Figures(Callback):
         self._save(trainer, plots.confusion_matrix(counts, data.classes, folder), "confusion_matrix")
         confidences, predicted = torch.from_numpy(logits).softmax(dim=1).max(dim=1)
         wrong = (predicted != torch.from_numpy(labels)).nonzero().flatten()
-        worst = wrong[confidences[wrong].argsort(descending=True, stable=True)][: plots.MAX_MISTAKES]
-        worst = worst.numpy()  # an array that is indexed by a tensor of one image gives no array
+        order = confidences[wrong].argsort(descending=True, stable=True)[: plots.MAX_MISTAKES]
+        worst = wrong[order].numpy()  # an array that is indexed by a tensor of one image gives no array
         figure = plots.mistakes(
             _pixels(data.test_images(data.test_order(sizes)[worst])),
             [data.classes[label] for label in labels[worst]],
