@@ -317,7 +317,7 @@ class Run:
         """
         epochs, done = self.changes.get("trainer.max_epochs"), len(self.metrics)
         if epochs is not None and epochs < done:
-            raise UserError(f"trainer.max_epochs={epochs}: {self.folder} has {done} epoch{'s' * (done > 1)} already")
+            raise UserError(f"trainer.max_epochs={epochs}: {self.folder} has {done} epochs already")
         if self.status == "finished" and (epochs is None or epochs == done):
             self.changes = {}
         state = self.state

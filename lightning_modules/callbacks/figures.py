@@ -65,7 +65,7 @@ class Figures(Callback):
         own = monitor.removeprefix("val_")
         beside = own if own in keys else next(iter(keys), "")  # the loss
         epochs = f"{rows[-1]['epoch']} epoch{'s' * (rows[-1]['epoch'] > 1)}"
-        subtitle = f"{epochs} on {_data(trainer).dataset}; training measured with dropout"
+        subtitle = f"{epochs} on {_data(trainer).dataset}; training: mean over the epoch, in training mode"
         name = Path(trainer.default_root_dir).name
         self._save(trainer, plots.training_curves(rows, name, subtitle, beside, monitor), "training_curves")
 
