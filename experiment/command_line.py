@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiment.config import files_of_keys, override_lists
@@ -315,10 +315,9 @@ def _missing_plugin(override: Override) -> str:
     option = CONFIG_DIR / override.key_or_group / f"{override.value()}.yaml"
     if not override.key_or_group.startswith("hydra/") or not option.is_file():
         return ""
-    target: str = OmegaConf.select(OmegaConf.load(option), "_target_")
-    package = ".".join(target.split(".")[:2])
+    packages = re.findall(r"hydra_plugins\.\w+", option.read_text())
     extra = "hpo" if override.key_or_group == "hydra/sweeper" else "cluster"
-    is_there = find_spec(package) is not None
+    is_there = all(find_spec(package) for package in packages)
     return "" if is_there else f"{override.input_line} is not installed: pip install -e '.[{extra}]'"
 
 
