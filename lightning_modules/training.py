@@ -140,6 +140,8 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
     step = _step(last) if last.exists() else None
     if step is None:
         module.initialise_from(data.training_images(5000))
+    if config.trainer.precision == "64-true":  # Lightning would first round what a checkpoint holds
+        module.double()
     compile_network(config, module.network)
     trainer = build_trainer(config, run.folder, purge_step=step)
     if "trainer.max_epochs" in run.changes:
