@@ -30,10 +30,14 @@ def main() -> None:
     folders = [Path(word) for word in sys.argv[1:] if word not in options]  # their names may hold a =
     if not folders:
         raise UserError(f"which runs? {USAGE}")
+    delta = _positive(given["delta"])
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder")
     with loading("matplotlib"):
         from experiment.report.page import write_report
 
-    print(write_report(folders, Path(given["out"]) if given["out"] else None, _positive(given["delta"])))
+    print(write_report(folders, Path(given["out"]) if given["out"] else None, delta))
 
 
 def _positive(delta: str | None) -> float | None:

@@ -9,18 +9,17 @@ from experiment.command_line import CONFIG_DIR, check  # before others: says so 
 # isort: split
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiment.entry_point import argument, entry_point, invocation, stop
+from experiment.entry_point import entry_point, stop
 from experiment.errors import UserError
 from experiment.results import table
-from experiment.run import Run
+from experiment.run import Busy, Run
 from experiment.sweep import outcome
 from experiment.terminal import loading, wrap_log
-from experiment.worker import claim_job, claim_run
-from hydra_plugins.folder_sweeper import FolderSweeper
+from experiment.worker import be_parent, claim_job, claim_run, continuation
+from hydra_plugins.folder_sweeper import register_sweepers
 
 log = logging.getLogger(__name__)
 
@@ -48,23 +47,18 @@ def job(config: DictConfig) -> float | None:
 
 def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
     """Train a run; where it is one of a sweep, its log goes to its folder only."""
-    for handler in logging.getLogger().handlers if is_sweep else ():
-        handler.setLevel(logging.CRITICAL + 1)
-    with loading():  # after every check: it takes seconds
+    with loading(is_quiet=is_sweep):  # after every check: it takes seconds
         from lightning_modules.training import train
 
     try:
         return train(run.config, run)
-    except UserError as error:
-        if not is_sweep or config.resume:
+    except Exception as error:
+        if not is_sweep or config.resume or isinstance(error, Busy):
             raise
-        print(f"error: {error}", file=sys.stderr)  # to a search a trial without a value has failed
-        return None
+        return None  # to a search a trial without a value has failed
     except (KeyboardInterrupt, SystemExit):
-        if run.has_begun and run.is_writer:
-            log.info(f"continue with: {invocation('train')} {argument('resume', str(run.folder))}")
-        elif not run.folder.exists():
-            log.info("stopped before the first step: nothing is left of this run")
+        if said := continuation(run):
+            log.info(said)
         raise
     finally:
         if is_sweep and not config.resume:  # the sweeper is not ours, which prints these lines itself
@@ -75,7 +69,8 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
 def main() -> None:
     """Check the command line, then have Hydra compose what it says."""
     sys.argv[1:] = check(sys.argv[1:])
-    Plugins.instance().register(FolderSweeper)  # Hydra looks for plugins in folders, not in editable installs
+    be_parent()
+    register_sweepers()
     job()
 
 

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiment.config import files_of_keys, override_lists
@@ -315,10 +315,9 @@ def _missing_plugin(override: Override) -> str:
     option = CONFIG_DIR / override.key_or_group / f"{override.value()}.yaml"
     if not override.key_or_group.startswith("hydra/") or not option.is_file():
         return ""
-    target: str = OmegaConf.select(OmegaConf.load(option), "_target_")
-    package = ".".join(target.split(".")[:2])
+    packages = re.findall(r"hydra_plugins\.\w+", option.read_text())
     extra = "hpo" if override.key_or_group == "hydra/sweeper" else "cluster"
-    is_there = find_spec(package) is not None
+    is_there = all(find_spec(package) for package in packages)
     return "" if is_there else f"{override.input_line} is not installed: pip install -e '.[{extra}]'"
 
 
@@ -330,9 +329,11 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
     Raises:
         UserError: naming an unknown or missing key, or a value that is not allowed.
     """
+    described = {
+        k: knob.meaning + f" ({' | '.join(knob.choices)})" * bool(knob.choices) for k, knob in knobs.items()
+    }
     if {"-h", "--help", "help"} & set(argv):
-        values = {key: f" ({' | '.join(knob.choices)})" * bool(knob.choices) for key, knob in knobs.items()}
-        lines = [f"  {key:<12}{knob.meaning}{values[key]}" for key, knob in knobs.items()]
+        lines = [f"  {key:<12}{described[key]}" for key in knobs]
         print("\n".join([usage, "", *lines]))
         raise SystemExit(0)
     given: dict[str, Any] = dict.fromkeys(knobs)
@@ -350,7 +351,7 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
         given[key] = value
     for key, knob in knobs.items():
         if given[key] is None and not knob.optional:
-            raise UserError(f"{key}= is missing: {knob.meaning}. {usage}")
+            raise UserError(f"{key}= is missing: {described[key]}. {usage}")
         if not knob.accepts(given[key]):
             raise UserError(f"{key}={given[key] or ''}: {knob.meaning}: {knob.allowed}. {usage}")
     return given

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ class CannotWrite(UserError):
     """The disk is full, or the folder is away or not to be written to."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader or a crash never meets half a file.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader or a crash never meets half a file.
 
     Raises:
         CannotWrite: with what the system says.
@@ -24,16 +24,21 @@ def write_atomically(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            part.write_text(text)
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
             part.replace(path)
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
     except OSError as failure:
         raise CannotWrite(f"{path} cannot be written: {failure.strerror or failure}") from failure
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, **kinds: Any) -> dict[str, Any]:
     """The content of a JSON file, which is an object; empty if there is no file.
+
+    Args:
+        path: of the file.
+        **kinds: key → type that its value has where it is there.
 
     Raises:
         UserError: if the file is damaged or cannot be read.
@@ -46,6 +51,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise damaged(path, damage) from damage
     if not isinstance(content, dict):
         raise damaged(path, "it holds no names with values")
+    for key, kind in kinds.items():
+        if key in content and not isinstance(content[key], kind):
+            raise damaged(path, f"{key} is not what it was written as")
     return content
 
 

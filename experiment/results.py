@@ -80,7 +80,9 @@ def json_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
 def shown(results: Mapping[str, Any], name: str) -> str:
     """A metric of ``results.json`` for the terminal; ``nan`` or ``inf`` where it is no finite number."""
     value = results.get(name)
-    return results.get("not_finite", {}).get(name, "–") if value is None else metric_row(name).short(value)
+    if not isinstance(value, int | float):
+        return str(results.get("not_finite", {}).get(name, "–"))
+    return metric_row(name).short(value)
 
 
 def metric_keys(results: Mapping[str, Any]) -> list[str]:

@@ -21,8 +21,6 @@ from typing import Any, Literal, cast, get_args
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from experiment.config import monitor
 from experiment.errors import UserError
@@ -39,6 +37,12 @@ STATES: tuple[State, ...] = get_args(State)
 
 LOCK = ".lock"
 """Held by the process that owns the folder; the file stays where it is whatever becomes of the run."""
+
+ESSENTIAL = (
+    *("seed", "model", "data", "optimizer", "scheduler", "loss", "callbacks", "logger"),
+    *(f"trainer.{key}" for key in ("max_epochs", "accelerator", "devices", "strategy", "sync_batchnorm")),
+)
+"""Keys that a run has had since the first version; further ones may be missing in an older run."""
 
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 FOLDER_VARIABLE = "EXPERIMENT_RUN_FOLDER"
@@ -143,7 +147,9 @@ class Run:
                 f"format {written['format_version']}; this is version {version()}, which reads up to format "
                 f"{FORMAT_VERSION}: update it"
             )
-        if wrong := problems(run.config):  # the folder may come from a stranger
+        config = run.config  # may come from a stranger
+        absent = [f"{key} is missing" for key in ESSENTIAL if OmegaConf.select(config, key) is None]
+        if wrong := absent or problems(config):
             raise UserError("\n       ".join([f"{folder / 'config.yaml'} cannot be used:", *wrong]))
         return run
 
@@ -186,8 +192,8 @@ class Run:
         Args:
             **facts: what is known of this attempt beyond :func:`environment`.
         """
-        self.has_begun = True
         if not self.is_writer:
+            self.has_begun = True
             return
         known = {key: value for key, value in self.provenance.items() if key not in ("refused", "end")}
         if known.get("start"):
@@ -205,6 +211,7 @@ class Run:
         else:
             known |= {**environment(), **facts, "seed": self.config.seed, "start": now()}
         self.write_json("provenance.json", known | {"status": "running"})
+        self.has_begun = True
 
     @property
     def config(self) -> DictConfig:
@@ -213,7 +220,7 @@ class Run:
         try:
             text = path.read_text()
             config = OmegaConf.create(text)
-        except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as damage:
+        except Exception as damage:  # the parsers trip over damaged bytes in any way
             raise damaged(path, damage) from damage
         if not isinstance(config, DictConfig) or "${" in text:  # it was written resolved
             raise damaged(path, "it is not the resolved configuration of a run")
@@ -224,16 +231,23 @@ class Run:
     @property
     def provenance(self) -> dict[str, Any]:
         """The content of ``provenance.json``."""
-        known = read_json(self.folder / "provenance.json")
-        status, format_version = known.get("status", "pending"), known.get("format_version", 1)
-        if status not in STATES or not isinstance(format_version, int):
-            raise damaged(self.folder / "provenance.json", "it has no known status or format_version")
+        kinds = {
+            "data": dict,
+            "choices": dict,
+            "resumed": list,
+            "refused": dict | None,
+            "format_version": int,
+        }
+        known = read_json(self.folder / "provenance.json", **kinds)
+        if known.get("status", "pending") not in STATES:
+            raise damaged(self.folder / "provenance.json", "it has no known status")
         return known
 
     @property
     def results(self) -> dict[str, Any]:
         """The content of ``results.json``; empty while there is none."""
-        return read_json(self.folder / "results.json")
+        kinds = {"seconds": int | float, "metrics": dict | list, "not_finite": dict}
+        return read_json(self.folder / "results.json", **kinds)
 
     @property
     def metrics(self) -> list[dict[str, float | None]]:
@@ -253,7 +267,7 @@ class Run:
         """What the epochs so far amount to, see :func:`experiment.results.summary`."""
         try:
             return summary(self.metrics, monitor(self.config))
-        except (KeyError, TypeError, ValueError) as lacking:
+        except (KeyError, TypeError, ValueError, AttributeError) as lacking:
             raise damaged(self.folder / "metrics.csv", f"{lacking!r}") from lacking
 
     @property
@@ -433,7 +447,8 @@ def _copying_log(path: Path) -> Iterator[None]:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # what is left to write finds no room
+            handler.close()
 
 
 def _meeting_point(parent: Path) -> Path | None:

@@ -35,8 +35,15 @@ def wrap_log() -> None:
 
 
 @contextmanager
-def loading(what: str = "torch") -> Iterator[None]:
-    """Say on a terminal what is being loaded, which takes seconds, for as long as it takes."""
+def loading(what: str = "torch", *, is_quiet: bool = False) -> Iterator[None]:
+    """Say on a terminal what is being loaded, which takes seconds, for as long as it takes.
+
+    Args:
+        what: name of the module.
+        is_quiet: from here on the log goes to files only, as that of a sweep's job does.
+    """
+    for handler in logging.getLogger().handlers if is_quiet else ():
+        handler.setLevel(logging.CRITICAL + 1)
     if what in sys.modules or not sys.stderr.isatty():
         yield
         return

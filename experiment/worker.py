@@ -5,10 +5,11 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,10 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from experiment.config import choices, register_resolver, run_config
+from experiment.entry_point import ROOT, argument, invocation, trusted_packages
 from experiment.errors import UserError
 from experiment.provenance import available_cores
-from experiment.run import Run
+from experiment.run import FOLDER_VARIABLE, LOCK, Run
 from experiment.schema import problems
 from experiment.sweep import Job, jobs_in, problems_in_sweep
 
@@ -54,14 +56,22 @@ def install_handler(number: int, handler: Callable[[int, FrameType | None], None
 
 
 @contextmanager
-def ending_on_signals() -> Iterator[None]:
-    """Have the signals that ask a run to end raise SystemExit(:data:`PREEMPTED`)."""
+def ending_on_signals(first: Callable[[], None] | None = None) -> Iterator[None]:
+    """Have the signals that ask a run to end raise SystemExit(:data:`PREEMPTED`).
 
-    def end(*_: object) -> None:
-        raise SystemExit(PREEMPTED)
+    Args:
+        first: is done before, also at Ctrl-C; a second signal does not wait for it.
+    """
+    received: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        received.append(number)
+        if first and len(received) == 1:
+            first()
+        raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(PREEMPTED)
 
     with ExitStack() as restored:
-        for number in termination_signals():
+        for number in (*termination_signals(), *[signal.SIGINT] * (first is not None)):
             restored.callback(install_handler(number, end))
         yield
 
@@ -139,6 +149,13 @@ def _check_processes(config: DictConfig) -> None:
         )
 
 
+def continuation(run: Run) -> str:
+    """What to tell a person who has interrupted a run; nothing in the processes that only help with it."""
+    if run.has_begun and run.is_writer:
+        return f"continue with: {invocation('train')} {argument('resume', str(run.folder))}"
+    return "" if run.folder.exists() else "stopped before the first step: nothing is left of this run"
+
+
 def launched() -> tuple[str | None, int]:
     """Which launcher started this process, if any did, and how many it started for the same run."""
     known = os.environ
@@ -163,6 +180,7 @@ def check_launched_once() -> None:
         )
 
 
+SECONDS_TO_SAVE = 60
 PARENT_VARIABLE = "EXPERIMENT_PARENT"
 """Names the process, as host:number, without which the processes that it has started have no work to do."""
 
@@ -170,28 +188,53 @@ WATCH = "end with parent"
 
 
 def be_parent() -> None:
-    """Have the processes that this one starts end when it ends, however that is."""
+    """Have the processes that this one starts find the project, and end when it ends, however that is."""
+    here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
+    known = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *known, *here]))
     os.environ.setdefault(PARENT_VARIABLE, f"{platform.node()}:{os.getpid()}")
+
+
+def _parent() -> int | None:
+    """Number of the process that :func:`be_parent` names, if that is another one on this machine."""
+    host, _, number = os.environ.get(PARENT_VARIABLE, "").partition(":")
+    is_another = host == platform.node() and int(number) != os.getpid()
+    has_cluster = "SLURM_JOB_ID" in os.environ  # which takes its place
+    return int(number) if is_another and not has_cluster else None
 
 
 def end_with_parent() -> None:
     """End this process, as SIGTERM does, once the one that :func:`be_parent` names is gone."""
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent, whatever started that
         os.environ[PARENT_VARIABLE] = f"{platform.node()}:{os.getppid()}"
-    host, _, number = os.environ.get(PARENT_VARIABLE, "").partition(":")
-    if host != platform.node() or int(number) == os.getpid() or "SLURM_JOB_ID" in os.environ:
-        return  # it is none, is this one, or a cluster has taken its place
-    if any(thread.name == WATCH for thread in threading.enumerate()):
+    parent = _parent()
+    if parent is None or any(thread.name == WATCH for thread in threading.enumerate()):
         return  # an earlier run of this process started it; a second signal would not wait for the checkpoint
 
     def watch() -> None:
-        while _is_alive(int(number)):
+        while _is_alive(parent):
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)  # to save in
-        os._exit(PREEMPTED)
+        end = time.monotonic() + SECONDS_TO_SAVE
+        time.sleep(1)
+        while FOLDER_VARIABLE in os.environ and time.monotonic() < end:  # it is still saving
+            time.sleep(0.1)
+        os._exit(PREEMPTED)  # a worker of joblib's would go on to the next job
 
     threading.Thread(target=watch, daemon=True, name=WATCH).start()
+
+
+def end_jobs(folder: Path) -> None:
+    """Have the processes that this one has started save and end the runs in a sweep's ``folder``."""
+    print("the jobs save and end; a second Ctrl-C does not wait for them", file=sys.stderr, flush=True)
+    mine = f"{PARENT_VARIABLE}={os.environ.get(PARENT_VARIABLE)}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):  # elsewhere they notice when this process has ended
+        with suppress(OSError):
+            if mine in path.read_bytes().split(b"\0") and int(path.parent.name) != os.getpid():
+                os.kill(int(path.parent.name), signal.SIGTERM)
+    end = time.monotonic() + SECONDS_TO_SAVE
+    while any(Run(path.parent).is_busy for path in folder.glob(f"*/{LOCK}")) and time.monotonic() < end:
+        time.sleep(0.2)
 
 
 def _is_alive(number: int) -> bool:
@@ -222,6 +265,9 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
     check_launched_once()
     if composed.sweep.dry_run:  # the folder sweeper plans without a job
         raise UserError("sweep.dry_run=true: this sweeper draws its jobs only while it runs; leave it out")
+    for number in termination_signals() if _parent() else ():  # until the training handles them they end it,
+        if signal.getsignal(number) != signal.SIG_IGN:  # which submitit would not have
+            signal.signal(number, signal.SIG_DFL)
     folder = Path(hydra_config.sweep.dir).absolute()
     if composed.resume:
         run = Run.open(Path(composed.resume))
@@ -233,8 +279,7 @@ def claim_job(composed: DictConfig, hydra_config: DictConfig) -> Run | None:
         task = (override.lstrip("+") for override in hydra_config.overrides.task)
         overrides = dict(item.split("=", 1) for item in task if not item.startswith("sweep."))
         job = Job(folder, overrides, config, choices(hydra_config))
-        if not job.prepare():
-            return None
+        job.prepare()
         run = job.run
     if run.is_busy or (composed.sweep.fail_fast and _has_failed(folder)):
         return None

@@ -5,13 +5,16 @@ import functools
 import itertools
 import logging
 import os
+import pickle
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -21,16 +24,19 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiment.claims import problems_of_claims
-from experiment.config import choices, override_lists, run_config
-from experiment.entry_point import stop, trusted_packages
+from experiment.config import choices, override_lists, run_values
+from experiment.entry_point import stop
 from experiment.errors import UserError
 from experiment.files import CannotWrite
 from experiment.halving import Halving, problems_of_halving
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
-from experiment.worker import PREEMPTED, be_parent, check_launched_once
+from experiment.worker import PREEMPTED, check_launched_once, end_jobs, ending_on_signals
 
-ROOT = str(Path(__file__).parents[1])
+
+def ending_jobs(launcher: Any, folder: Path) -> AbstractContextManager[None]:
+    """While jobs run in other processes, have a signal that ends this one end these first."""
+    return ending_on_signals(None if isinstance(launcher, BasicLauncher) else partial(end_jobs, folder))
 
 
 class Frozen:
@@ -65,6 +71,9 @@ class JobComposer:
         self._loader, self._config = loader, config
         self._parser = OverridesParser.create(loader)
         self._bases: dict[tuple[str, ...], DictConfig] = {}
+        # what the first run of its kind holds, the same pickled, and group → option
+        self._runs: dict[tuple[str, ...], tuple[dict[str, Any], bytes, dict[str, str]]] = {}
+        self._folder = Path(config.hydra.sweep.dir).absolute()
 
     def compose(self, job: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
         """The run's configuration of a job, given as key → value as text, and group → option."""
@@ -76,7 +85,13 @@ class JobComposer:
         base = self._bases[alike]
         for key, value in values.items():
             OmegaConf.update(base, key, self._parse(f"{key}={value}"), merge=True, force_add=True)
-        return run_config(base, Path(base.hydra.sweep.dir).absolute()), choices(base.hydra)
+        content = run_values(base, self._folder)
+        if alike not in self._runs:  # a copy takes a fraction of the time of a new one
+            self._runs[alike] = content, pickle.dumps(OmegaConf.create(content)), choices(base.hydra)
+        first, pickled, chosen = self._runs[alike]
+        config: DictConfig = pickle.loads(pickled)
+        _set_differences(config, first, content)
+        return config, chosen
 
     @functools.cache  # noqa: B019 – as long as the sweep
     def _is_plain(self, key: str) -> bool:
@@ -88,6 +103,16 @@ class JobComposer:
     def _parse(self, text: str) -> Any:
         (override,) = self._parser.parse_overrides([text])
         return override.value()
+
+
+def _set_differences(config: DictConfig, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Make ``config``, whose content was ``before``, one of the content ``after``."""
+    for key, value in after.items():
+        former = before.get(key)
+        if isinstance(value, dict) and value and isinstance(former, dict) and [*value] == [*former]:
+            _set_differences(config[key], former, value)
+        elif key not in before or repr(value) != repr(former):  # 0 equals False
+            config[key] = value
 
 
 class FolderSweeper(Sweeper):
@@ -127,7 +152,7 @@ class FolderSweeper(Sweeper):
                 if todo:
                     jobs = f"{len(todo)} job{'s' * (len(todo) > 1)}"
                     print(f"{jobs} → {os.path.relpath(sweep.folder)}", flush=True)
-                with sweep.watched():
+                with sweep.watched(), ending_jobs(self.launcher, sweep.folder):
                     code = self._launch(todo)
                 if code:
                     break
@@ -198,10 +223,6 @@ class FolderSweeper(Sweeper):
         assert self.launcher is not None
         for name in ("hydra", "hydra_plugins"):  # a line for each job when it ends is enough
             logging.getLogger(name).setLevel(logging.WARNING)
-        # jobs in other processes find the project however they are started
-        here = [str(Path.cwd())] if trusted_packages() else []  # where these often lie
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH"), *here]))
-        be_parent()
         size = self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]
@@ -231,3 +252,13 @@ def _record_failure(job: Job, returned: JobReturn) -> None:
         noted = (job.run.provenance.get("refused") or job.run.results).get("error")
         if job.run.state != "finished" and noted != describe(error):
             job.run.fail(error)
+    if job.status == "pending":  # where the disk is full or away, nothing could be noted
+        print(f"error: {job.label}: {error}", file=sys.stderr)
+
+
+def register_sweepers() -> None:
+    """Make the sweepers of this project known to Hydra, which looks in folders, not in editable installs."""
+    from hydra_plugins.optuna_search import OptunaSearch
+
+    for sweeper in (FolderSweeper, OptunaSearch):
+        Plugins.instance().register(sweeper)

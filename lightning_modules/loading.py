@@ -1,6 +1,5 @@
 """From a checkpoint to the classifier it was written of; the only place that reads checkpoints."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 
 from experiment.errors import UserError
 from experiment.files import check
-from experiment.run import Run
+from experiment.run import Run, describe
 from lightning_modules.build import ImageFacts, build_classifier
 from lightning_modules.classifier import Classifier
 
@@ -22,8 +21,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     check(path)
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as damage:
-        raise UserError(f"{path} is not a whole checkpoint ({damage})") from damage
+    except Exception as damage:  # torch's unpickler trips over damaged bytes in any way
+        raise UserError(f"{path} is not a whole checkpoint ({describe(damage)})") from damage
     if not (isinstance(content, dict) and {"state_dict", "classes", "image_shape"} <= content.keys()):
         raise UserError(f"{path} is not a checkpoint of train.py")
     return content

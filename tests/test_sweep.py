@@ -239,13 +239,35 @@ def test_jobs_in_processes_of_their_own(sweep, launcher):
     assert output.count("test ") == 2
 
 
-def test_a_search_is_kept_and_goes_on(tmp_path, sweep):
-    pytest.importorskip("optuna")
-    arguments = [*SMALL, "trainer.max_epochs=1", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1"]
-    for trials in (1, 2):
-        code, _, errors = sweep(*arguments, "optimizer.lr=tag(log,interval(1e-4,1e-2))")
-        assert code == 0, errors
-        assert len(runs(tmp_path)) == trials
+def test_a_search_is_kept_and_goes_on(tmp_path, sweep, monkeypatch):
+    """An interrupted trial is repeated by the next start; some may diverge, too many end the search."""
+    optuna = pytest.importorskip("optuna")
+    from lightning_modules.callbacks import History
+
+    arguments = [*SMALL, "trainer.max_epochs=1", "optimizer=sgd", "hydra/sweeper=optuna"]
+
+    def states(folder: str = "outputs") -> list[str]:
+        study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/s/study.db")
+        return [trial.state.name for trial in study.trials]
+
+    search = [*arguments, "optimizer.lr=interval(1e-3,1e-2)", "hydra.sweeper.n_trials=1"]
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "on_train_batch_start", lambda *_: signal.raise_signal(signal.SIGINT))
+        code, output, errors = sweep(*search)
+    assert code == 130, errors
+    assert "continue with: python train.py -m" in output
+    assert states() == ["FAIL"]
+    code, output, errors = sweep(*search)
+    assert code == 0, errors
+    assert states() == ["FAIL", "COMPLETE"]
+    (run,) = runs(tmp_path).values()  # both trials are one run
+    assert (run.state, len(run.provenance["resumed"])) == ("finished", 1)
+
+    diverging = ["optimizer.lr=choice(1e30)", "hydra.sweeper.n_trials=3", "output_dir=other"]
+    code, output, errors = sweep(*arguments, *diverging)
+    assert code == 1
+    assert states("other") == ["FAIL", "FAIL"]
+    assert "2 failed trials are more than hydra.sweeper.max_failure_rate" in errors
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")))
@@ -344,6 +366,6 @@ def test_files_of_other_programs_do_not_break_a_dry_run(tmp_path, sweep):
 def test_to_another_sweeper_a_failed_job_returns_nothing(tmp_path, sweep):
     """A search counts it as a failed trial and goes on."""
     nan = [*SMALL, "trainer.max_epochs=1", "optimizer=sgd", "optimizer.lr=1e30,0.01"]
-    _, _, errors = sweep(*nan, "hydra/sweeper=basic")
-    assert "error: the loss became" in errors
+    _, output, _ = sweep(*nan, "hydra/sweeper=basic")
+    assert "FAILED UserError: the loss became" in output
     assert sorted(run.status for run in runs(tmp_path).values()) == ["failed", "finished"]

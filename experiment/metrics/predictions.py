@@ -1,9 +1,6 @@
 """What a network said of every test image, kept so that new questions can be asked of old runs."""
 
 import io
-import os
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiment.errors import UserError
+from experiment.files import write_atomically
 from experiment.metrics.logits import centred
 from experiment.metrics.table import TABLE, Labels, Logits, Metric
 
@@ -35,17 +33,12 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     """
     order = np.argsort(predictions.indices)
     logits, labels, indices = predictions.logits[order], predictions.labels[order], predictions.indices[order]
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     content = io.BytesIO()
     with np.errstate(over="ignore"):  # a class that is 65,504 below is impossible
         small = centred(logits).astype(np.float16)
     kind = np.min_scalar_type(logits.shape[1])
     np.savez_compressed(content, logits=small, labels=labels.astype(kind), indices=indices.astype(np.int32))
-    try:
-        part.write_bytes(content.getvalue())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, content.getvalue())
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -61,7 +54,7 @@ def read_predictions(path: Path) -> Predictions:
             )
     except FileNotFoundError as missing:
         raise UserError(f"no predictions {path}: python evaluate.py run=FOLDER makes them") from missing
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as damage:
+    except Exception as damage:  # the readers of zip and NumPy trip over damaged bytes in any way
         raise UserError(f"{path} does not hold predictions: {damage}") from damage
     n, classes = read.logits.shape if read.logits.ndim == 2 else (-1, -1)
     fits = read.labels.shape == read.indices.shape == (n,) and np.isin(read.labels, np.arange(classes)).all()

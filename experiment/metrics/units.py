@@ -50,8 +50,8 @@ def _digits(metric: str, value: float, sign: str = "", like: float | None = None
     """Per cents to 0.01, all else to the digits of its row; or as many decimals as of ``like``."""
     value *= factor(metric)
     if factor(metric) == 100:
-        return f"{value:{sign}.2f}"
+        return f"{value:{sign}z.2f}"  # z: nothing is -0.00
     size = abs(value if like is None else like)
     if size >= 1000 or not math.isfinite(size) or size.is_integer():
-        return f"{value:{sign},.0f}"
-    return f"{value:{sign}.{max(0, row(metric).digits - 1 - math.floor(math.log10(size)))}f}"
+        return f"{value:{sign}z,.0f}"
+    return f"{value:{sign}z.{max(0, row(metric).digits - 1 - math.floor(math.log10(size)))}f}"

@@ -229,7 +229,7 @@ _Loader.add_implicit_resolver(
 
 def _identity(record: Record) -> tuple[Any, ...]:
     """What two runs have in common that are one and the same: settings, data, seed and fold."""
-    fingerprint = record.provenance.get("data", {}).get("fingerprint")
+    fingerprint = str(record.provenance.get("data", {}).get("fingerprint"))
     repetition = [record.config.get(key) for key in REPEATED]
     return (record.dataset, fingerprint, *repetition, record.items)
 

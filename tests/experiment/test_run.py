@@ -12,7 +12,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from experiment.config import run_config
 from experiment.entry_point import argument
@@ -23,8 +23,8 @@ from experiment.run import STATES, Busy, Run
 from experiment.sweep import Job, outcome
 from experiment.worker import PARENT_VARIABLE, claim_run
 
-BEST = {"_target_": "lightning_modules.callbacks.BestAndLast", "monitor": "val_acc"}
-CONFIG = OmegaConf.create({"seed": 0, "callbacks": {"checkpoint": BEST}})
+CONFIG = OmegaConf.load(Path(__file__).parents[1] / "old_runs" / "finished" / "config.yaml")
+assert isinstance(CONFIG, DictConfig)
 
 
 def rows(accuracies: list[float | None], losses: list[float] | None = None) -> list[dict[str, float | None]]:
