@@ -64,7 +64,8 @@ class Figures(Callback):
         keys = [metric.key for metric in pl_module.metrics if metric.when == "epoch"]
         own = monitor.removeprefix("val_")
         beside = own if own in keys else next(iter(keys), "")  # the loss
-        subtitle = f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
+        epochs = f"{rows[-1]['epoch']} epoch{'s' * (rows[-1]['epoch'] > 1)}"
+        subtitle = f"{epochs} on {_data(trainer).dataset}; training: mean over the epoch, in training mode"
         name = Path(trainer.default_root_dir).name
         self._save(trainer, plots.training_curves(rows, name, subtitle, beside, monitor), "training_curves")
 
