@@ -16,7 +16,9 @@ from experiment.schema import Knob
 USAGE = "python -m benchmarks.time_to_accuracy runs=outputs [reach=0.9] [out=time_to_accuracy.png]"
 KNOBS = {
     "runs": Knob("path", "folder with finished runs of one data set"),
-    "reach": Knob("str", "accuracy on the validation set that is to be reached; default 0.9", optional=True),
+    "reach": Knob(
+        "float", "accuracy on the validation set that is to be reached; default 0.9", "(0, 1)", optional=True
+    ),
     "out": Knob("path", "the picture; default time_to_accuracy.png", optional=True),
 }
 FORWARD_AND_BACKWARD = 3
@@ -40,7 +42,7 @@ def main() -> None:
     runs = Collection([Path(given["runs"])])
     if len({record.dataset for record in runs.finished}) > 1:
         raise UserError("runs of several data sets: name a folder with one")
-    reach = float(given["reach"] or 0.9)
+    reach = given["reach"] or 0.9
     settings: dict[str, list[Record]] = defaultdict(list)
     for record in runs.finished:
         values = [f"{shorter(key, runs.keys)}={record.values.get(key)}" for key in runs.keys if key != "seed"]

@@ -76,6 +76,8 @@ def train(config: DictConfig, run: Run) -> float | None:
                 raise
             except BaseException as failure:
                 run.fail(failure, diverged=isinstance(failure, Diverged))
+                if isinstance(failure, Diverged) and not run.is_writer:
+                    raise SystemExit(1) from failure  # the first process says the same
                 raise
             if not run.is_writer:  # the results are the first process's to write
                 return None
@@ -111,6 +113,8 @@ def evaluate(
     config.callbacks, config.logger = {}, {}
     config.trainer.update({"accelerator": "auto", "devices": 1, "strategy": "auto", "num_nodes": 1})
     config.trainer.profiler = None
+    if config.trainer.precision == "16-mixed" and not torch.accelerator.is_available():
+        config.trainer.precision = "32-true"  # on a CPU there is nothing else like it
     data = _load_data(config, run)
     trainer, module = build_trainer(config, run.folder), build_classifier(config, data)
     return test(trainer, module, data, checkpoint, predictions)
