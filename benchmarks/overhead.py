@@ -26,6 +26,9 @@ NETWORKS = {
         "model=enhanced", "model.widths=[16,32,64,64,64]", "data.augment=true", "data.crop_padding=4",
         "data.flip=0.5", "data.jitter=0.2", "data.rotation=15", "trainer.limit_train_batches=30",
     ),
+    "narrow fast, batches of 2,000": (
+        "model=fast", "model.widths=[16,64,64]", "data.flip=0.5", "trainer.limit_train_batches=2",
+    ),
 }  # fmt: skip
 
 

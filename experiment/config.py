@@ -31,12 +31,17 @@ def run_config(composed: DictConfig, sweep: Path | None = None) -> DictConfig:
 
     Its paths are absolute, and its precision is what ``auto`` means here, or in the folder of its ``sweep``.
     """
-    config = OmegaConf.create(plain_values(composed, without=("sweep", "hydra")))
+    return OmegaConf.create(run_values(composed, sweep))
+
+
+def run_values(composed: DictConfig, sweep: Path | None = None) -> dict[str, Any]:
+    """The content of :func:`run_config`."""
+    values = plain_values(composed, without=("sweep", "hydra"))
     for key in ("root", "cache"):
-        if config.data.get(key) is not None:
-            config.data[key] = str(Path(config.data[key]).expanduser().absolute())
-    precision.resolve(config, sweep)
-    return config
+        if values["data"].get(key) is not None:
+            values["data"][key] = str(Path(values["data"][key]).expanduser().absolute())
+    precision.resolve(values, sweep)
+    return values
 
 
 def choices(hydra_config: DictConfig) -> dict[str, str]:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,18 +28,19 @@ WORTH_IT = 1.2
 """How much faster than float32 bfloat16 must have been measured to be."""
 
 
-def resolve(config: DictConfig, sweep: Path | None = None) -> None:
+def resolve(config: DictConfig | dict[str, Any], sweep: Path | None = None) -> None:
     """Replace ``auto`` in a run's configuration by what it means here; the jobs of a ``sweep`` share it.
 
     The from-scratch engine computes in float32, whatever there is.
     """
-    if config.trainer.get("precision") != "auto":
+    trainer = config["trainer"]
+    if trainer.get("precision") != "auto":
         return
-    if config.model.get("engine", "torch") != "torch":
-        config.trainer.precision = SINGLE
+    if config["model"].get("engine", "torch") != "torch":
+        trainer["precision"] = SINGLE
     else:
         shared = of_sweep(sweep) if sweep else None
-        config.trainer.precision = shared or of_machine(config.trainer.accelerator)[0]
+        trainer["precision"] = shared or of_machine(trainer["accelerator"])[0]
 
 
 @functools.cache

@@ -314,15 +314,19 @@ def _components(plain: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
 
 def _knobs(key: str, node: Mapping[str, Any], component: Component) -> Signature:
     """What the target of a component takes, with what :data:`KNOBS` says of it."""
-    found = signature(str(node["_target_"]), component.given, component.named)
+    return _taken(key, str(node["_target_"]), component)
+
+
+@cache
+def _taken(key: str, target: str, component: Component) -> Signature:
+    found = signature(target, component.given, component.named)
     knobs = {}
     for name, knob in found.knobs.items():
-        remark = _remarks().get((str(node["_target_"]), name), "")
         central = f"{key.partition('.')[0]}.*.{name}" if component.has_entries else f"{key}.{name}"
-        knobs[name] = KNOBS.get(central, described(knob, remark))
+        knobs[name] = KNOBS.get(central, described(knob, _remarks().get((target, name), "")))
     knobs = {name: KNOBS[f"{key}.{name}"] for name in component.own} | knobs
     # what Lightning's callbacks pass on, such as functions, no YAML file can hold
-    is_open = found.is_open and not str(node["_target_"]).startswith("lightning.pytorch.callbacks.")
+    is_open = found.is_open and not target.startswith("lightning.pytorch.callbacks.")
     return Signature(knobs, found.required, is_open)
 
 

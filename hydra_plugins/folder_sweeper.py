@@ -5,6 +5,7 @@ import functools
 import itertools
 import logging
 import os
+import pickle
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiment.claims import problems_of_claims
-from experiment.config import choices, override_lists, run_config
+from experiment.config import choices, override_lists, run_values
 from experiment.entry_point import stop
 from experiment.errors import UserError
 from experiment.files import CannotWrite
@@ -70,6 +71,9 @@ class JobComposer:
         self._loader, self._config = loader, config
         self._parser = OverridesParser.create(loader)
         self._bases: dict[tuple[str, ...], DictConfig] = {}
+        # what the first run of its kind holds, the same pickled, and group → option
+        self._runs: dict[tuple[str, ...], tuple[dict[str, Any], bytes, dict[str, str]]] = {}
+        self._folder = Path(config.hydra.sweep.dir).absolute()
 
     def compose(self, job: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
         """The run's configuration of a job, given as key → value as text, and group → option."""
@@ -81,7 +85,13 @@ class JobComposer:
         base = self._bases[alike]
         for key, value in values.items():
             OmegaConf.update(base, key, self._parse(f"{key}={value}"), merge=True, force_add=True)
-        return run_config(base, Path(base.hydra.sweep.dir).absolute()), choices(base.hydra)
+        content = run_values(base, self._folder)
+        if alike not in self._runs:  # a copy takes a fraction of the time of a new one
+            self._runs[alike] = content, pickle.dumps(OmegaConf.create(content)), choices(base.hydra)
+        first, pickled, chosen = self._runs[alike]
+        config: DictConfig = pickle.loads(pickled)
+        _set_differences(config, first, content)
+        return config, chosen
 
     @functools.cache  # noqa: B019 – as long as the sweep
     def _is_plain(self, key: str) -> bool:
@@ -93,6 +103,16 @@ class JobComposer:
     def _parse(self, text: str) -> Any:
         (override,) = self._parser.parse_overrides([text])
         return override.value()
+
+
+def _set_differences(config: DictConfig, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Make ``config``, whose content was ``before``, one of the content ``after``."""
+    for key, value in after.items():
+        former = before.get(key)
+        if isinstance(value, dict) and value and isinstance(former, dict) and [*value] == [*former]:
+            _set_differences(config[key], former, value)
+        elif key not in before or repr(value) != repr(former):  # 0 equals False
+            config[key] = value
 
 
 class FolderSweeper(Sweeper):

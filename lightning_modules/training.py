@@ -310,10 +310,11 @@ def _log_hyperparameters(trainer: Trainer, run: Run, results: dict[str, Any]) ->
     if not loggers:
         return
     groups = ("model", "data", "optimizer", "scheduler", "loss")
-    flat = flatten(run.config)
+    config = run.config
+    flat = flatten(config)
     kept = (*(f"{group}." for group in groups), "seed", "trainer.max_epochs")
     left_out = ("_target_", "root", "download", "cache")
-    shown: dict[str, Any] = {group: _short_name(run.config[group]) for group in groups if group != "data"}
+    shown: dict[str, Any] = {group: _short_name(config[group]) for group in groups if group != "data"}
     shown |= {k: v for k, v in flat.items() if k.startswith(kept) and not k.endswith(left_out)}
     shown |= {key: flat.get(key, text) for key, text in swept(run).items()}
     shown = {key: str(v) if isinstance(v, list) else v for key, v in shown.items() if v is not None}

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 from experiment.metrics import row as metric_row
 from experiment.metrics import units
@@ -155,8 +158,9 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str], title:
     if number <= MAX_ANNOTATED:
         axes.tick_params(length=0)
         size = min(10.0, 0.85 * 72 * side / number / text_width(str(counts.max()), 1))
+        is_dark = norm(share) > 0.55
         for row, column in np.argwhere(counts):
-            color = "white" if norm(share[row, column]) > 0.55 else PALETTE["ink"]
+            color = "white" if is_dark[row, column] else PALETTE["ink"]
             axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=size, color=color)
     scale = axes_at(figure, left + side + 0.2, bottom, 0.14, side)
     colorbar = figure.colorbar(image, cax=scale, ticks=[0, 0.1, 1, 5, 10, 25, 50, 100], format="%g")
@@ -186,13 +190,14 @@ def mistakes(
     )
     captions = [
         (
-            ("true", true[index], PALETTE["train"]),
-            ("pred.", predicted[index], PALETTE["validation"]),
-            ("conf.", f"{100 * confidences[index]:.1f} %", PALETTE["ink"]),
+            (true[index], PALETTE["train"]),
+            (predicted[index], PALETTE["validation"]),
+            (f"{100 * confidences[index]:.1f} %", PALETTE["ink"]),
         )
         for index in order
     ]
-    return _sheet(images[order], captions, title, f"Wrongly classified images, {which}")
+    subtitle = f"Wrongly classified images, {which}"
+    return _sheet(images[order], captions, title, subtitle, ("true", "pred.", "conf."))
 
 
 def predictions(
@@ -213,35 +218,37 @@ def predictions(
     subtitle = f"Predicted class, its probability and the file; {count}"
     captions = [
         (
-            ("", label, PALETTE["train"]),
-            ("", f"{100 * confidence:.1f} %", PALETTE["ink"]),
-            ("", fit(name[::-1], 72 * 1.1, 8)[::-1], PALETTE["muted"]),
+            (label, PALETTE["train"]),
+            (f"{100 * confidence:.1f} %", PALETTE["ink"]),
+            (fit(name[::-1], 72 * 1.1, 8)[::-1], PALETTE["muted"]),
         )
         for name, label, confidence in zip(names, predicted, confidences, strict=True)
     ]
     return _sheet(images, captions, title, subtitle)
 
 
-Caption = Sequence[tuple[str, str, str]]
-"""Lines below an image: key, which may be empty; text; colour."""
+Caption = Sequence[tuple[str, str]]
+"""Lines below an image: text and colour."""
 
 
-def _sheet(images: Pixels, captions: Sequence[Caption], title: str, subtitle: str) -> Figure:
-    """`images` (n, H, W, C) in rows, with three lines of caption below each."""
+def _sheet(
+    images: Pixels, captions: Sequence[Caption], title: str, subtitle: str, keys: Sequence[str] = ()
+) -> Figure:
+    """`images` (n, H, W, C) in rows, with three lines of caption below each; `keys` say what they are."""
     columns = 6 if len(images) > 4 else 4
-    cell = (WIDTH - 2 * MARGIN + 0.15) / columns
+    first = MARGIN + 0.4 * bool(keys)
+    cell = (WIDTH - first - MARGIN + 0.15) / columns
     size, height = cell - 0.15, cell + 0.5
     rows = math.ceil(len(images) / columns)
     figure = empty_figure(WIDTH, rows * height, title, subtitle)
-    axes = _sheet_axes(figure)
     for position, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left = MARGIN + position % columns * cell
+        left = first + position % columns * cell
         bottom = (rows - 1 - position // columns) * height + 0.6
-        _show(axes, image, left, bottom, size)
-        for line, (key, text, color) in enumerate(caption):
-            middle, indent = bottom - 0.11 - 0.14 * line, 0.38 if key else 0.0
-            write(figure, left, middle, key, 8, PALETTE["muted"])
-            write(figure, left + indent, middle, fit(text, 72 * (size - indent), 8), 8, color)
+        figure.add_artist(Picture(image, left, bottom, size))
+        for line, (text, color) in enumerate(caption):
+            write(figure, left, bottom - 0.11 - 0.14 * line, fit(text, 72 * size, 8), 8, color)
+        for line, key in enumerate(keys if position % columns == 0 else ()):
+            write(figure, MARGIN, bottom - 0.11 - 0.14 * line, key, 8, PALETTE["muted"])
     return figure
 
 
@@ -257,36 +264,41 @@ def augmented_samples(originals: Pixels, augmented: Pixels, names: Sequence[str]
     cell = min(1.1, (WIDTH - MARGIN - 0.15 - first) / (draws + 1))
     subtitle = "Left: the image as stored; right: what training draws from it" if draws else "As stored"
     figure = empty_figure(WIDTH if draws else first + cell + 3.0, number * cell + 0.35, title, subtitle)
-    axes = _sheet_axes(figure)
     for row, label in enumerate(labels):
         bottom = (number - 1 - row) * cell + 0.1
         write(figure, MARGIN, bottom + cell / 2, label, 9, PALETTE["ink"])
         for column, image in enumerate([originals[row], *augmented[:, row]]):
-            _show(axes, image, first + column * cell + 0.15 * (column > 0), bottom, cell - 0.06)
-        frame = Rectangle((first, bottom), cell - 0.06, cell - 0.06, fill=False, ec=PALETTE["train"], lw=2)
-        axes.add_patch(frame)
+            left = first + column * cell + 0.15 * (column > 0)
+            figure.add_artist(Picture(image, left, bottom, cell - 0.06))
+        place = (first, bottom), cell - 0.06, cell - 0.06
+        frame = Rectangle(*place, fill=False, ec=PALETTE["train"], lw=2, transform=figure.dpi_scale_trans)
+        figure.add_artist(frame)
     write(figure, first, number * cell + 0.18, "original", 9, PALETTE["train"])
     if draws:
         write(figure, first + cell + 0.15, number * cell + 0.18, "random draws", 9, PALETTE["muted"])
     return figure
 
 
-def _sheet_axes(figure: Figure) -> Axes:
-    """Axes over all of the figure, in inches, for many images: axes for each would take seconds."""
-    across, up = figure.get_size_inches()
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, across), ylim=(0, up), autoscale_on=False)
-    axes.set_axis_off()
-    return axes
+class Picture(Artist):
+    """`image` (H, W, C), gray, RGB or RGBA, in a square at a place in inches, its pixels crisp.
 
+    Axes for each of a sheet's images would take seconds, `imshow` on common ones a third of one.
+    """
 
-def _show(axes: Axes, image: Pixels, left: float, bottom: float, size: float) -> None:
-    """`image` (H, W, C), gray, RGB or RGBA, in a square at a place in inches, its pixels crisp."""
-    if image.dtype != np.uint8:
-        image = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
-    height, width = (size * side / max(image.shape[:2]) for side in image.shape[:2])
-    left, bottom = left + (size - width) / 2, bottom + (size - height) / 2
-    axes.imshow(
-        image[..., 0] if image.shape[-1] == 1 else image,
-        cmap="gray", vmin=0, vmax=255, interpolation="nearest",
-        extent=(left, left + width, bottom, bottom + height), aspect="auto",
-    )  # fmt: skip
+    def __init__(self, image: Pixels, left: float, bottom: float, size: float) -> None:
+        super().__init__()
+        if image.dtype != np.uint8:
+            image = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+        self.image, self.left, self.bottom, self.size = image, left, bottom, size
+
+    def draw(self, renderer: Any) -> None:
+        """Large pixels stay squares, small ones are averaged."""
+        assert self.figure
+        rows, columns, channels = self.image.shape
+        size, gc = self.size * self.figure.dpi, renderer.new_gc()
+        width, height = (max(1, round(size * n / max(rows, columns))) for n in (columns, rows))
+        picture = Image.fromarray(self.image[..., 0] if channels == 1 else self.image).convert("RGBA")
+        how = Image.Resampling.NEAREST if width >= columns else Image.Resampling.BOX
+        pixels = np.asarray(picture.resize((width, height), how))[::-1]
+        left, bottom = self.left * self.figure.dpi, self.bottom * self.figure.dpi
+        renderer.draw_image(gc, round(left + (size - width) / 2), round(bottom + (size - height) / 2), pixels)

@@ -379,4 +379,4 @@ def _scope(runs: Sequence[Record]) -> str:
     data = " and ".join(dict.fromkeys(run.dataset for run in runs))
     epochs = " or ".join(filter(None, of("trainer.max_epochs")))
     parts = [f"{data}, {' or '.join(images)}", " or ".join(filter(None, of("model")))]
-    return "; ".join(filter(None, [*parts, f"{epochs} epochs" if epochs else ""]))
+    return "; ".join(filter(None, [*parts, f"{epochs} epoch{'s' * (epochs != '1')}" if epochs else ""]))

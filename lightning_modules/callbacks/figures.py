@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
 from experiment.metrics.logits import confusion
@@ -19,6 +20,8 @@ from lightning_modules.callbacks.checkpoint import BestAndLast
 from lightning_modules.callbacks.history import History
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
+
+DPI = 150
 
 
 class Figures(Callback):
@@ -61,7 +64,8 @@ class Figures(Callback):
         keys = [metric.key for metric in pl_module.metrics if metric.when == "epoch"]
         own = monitor.removeprefix("val_")
         beside = own if own in keys else next(iter(keys), "")  # the loss
-        subtitle = f"{rows[-1]['epoch']} epochs on {_data(trainer).dataset}; training measured with dropout"
+        epochs = f"{rows[-1]['epoch']} epoch{'s' * (rows[-1]['epoch'] > 1)}"
+        subtitle = f"{epochs} on {_data(trainer).dataset}; training: mean over the epoch, in training mode"
         name = Path(trainer.default_root_dir).name
         self._save(trainer, plots.training_curves(rows, name, subtitle, beside, monitor), "training_curves")
 
@@ -76,7 +80,8 @@ class Figures(Callback):
         self._save(trainer, plots.confusion_matrix(counts, data.classes, folder), "confusion_matrix")
         confidences, predicted = torch.from_numpy(logits).softmax(dim=1).max(dim=1)
         wrong = (predicted != torch.from_numpy(labels)).nonzero().flatten()
-        worst = wrong[confidences[wrong].argsort(descending=True, stable=True)][: plots.MAX_MISTAKES]
+        order = confidences[wrong].argsort(descending=True, stable=True)[: plots.MAX_MISTAKES]
+        worst = wrong[order].numpy()  # an array that is indexed by a tensor of one image gives no array
         figure = plots.mistakes(
             _pixels(data.test_images(data.test_order(sizes)[worst])),
             [data.classes[label] for label in labels[worst]],
@@ -90,12 +95,15 @@ class Figures(Callback):
     def _save(self, trainer: Trainer, figure: Figure, name: str) -> None:
         folder = Path(trainer.default_root_dir) / "figures"
         folder.mkdir(exist_ok=True)
-        content = png(figure)
+        content = png(figure, DPI)
         write_png(content, folder / f"{name}.png")
+        width, height = Image.open(io.BytesIO(content)).size
+        # as add_image would, which takes pixels only and encodes them once more
+        image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=content)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-                logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
+                summary = Summary(value=[Summary.Value(tag=name, image=image)])
+                logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
 
 
 def _data(trainer: Trainer) -> ImageDataModule:
