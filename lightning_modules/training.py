@@ -1,5 +1,6 @@
 """From a configuration to results: fit, test with the best weights, write everything down."""
 
+import gc
 import logging
 import math
 import warnings
@@ -42,6 +43,8 @@ from lightning_modules.data import ImageDataModule
 from lightning_modules.loading import load_checkpoint, load_weights
 
 log = logging.getLogger(__name__)
+
+gc.freeze()  # what was imported stays: what a job leaves is found without a look at all of it
 
 
 def train(config: DictConfig, run: Run) -> float | None:
@@ -88,6 +91,8 @@ def train(config: DictConfig, run: Run) -> float | None:
                 run.finish("finished", **measured)
                 log.info(table(run.results, run.folder))
         score: float | None = run.results.get("monitored")
+    if run.is_job:
+        gc.collect()  # Lightning leaves circles, which Python would keep for tens of jobs
     return score
 
 
