@@ -7,8 +7,9 @@ Each engine works in a process of its own, so that thread pools and memory of on
 waits its turn: a round is a few steps of every engine in turn, so that what else the machine does falls on
 all alike. Printed are the median over rounds with its quartiles and the ratio to the fastest float32 that
 torch has, which on a CPU is channels_last (torch's default order of axes stands beside it): wall time with
-`--threads` threads, process CPU time with one; the memory that training adds at its peak; and, layer by
-layer, forward and backward with one thread. On a GPU: the wall time alone, until the device has finished.
+`--threads` threads, process CPU time with one; the memory that training adds at its peak; and, for a chain
+of layers, forward and backward of each kind with one thread. On a GPU: the wall time alone, until the device
+has finished.
 """
 
 import argparse
@@ -319,7 +320,7 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
                 f"{(ENGINES | GPU_ENGINES)[engine]:<36} {middle:>6.1f} {f'{low:.1f}–{high:.1f}':>16}", end=" "
             )
             print(f"{middle / base:>16.2f} {worker.megabytes:>6.0f}")
-    if on_gpu:
+    if on_gpu or options.network == "resnet":  # which is no chain of layers that have a name in each engine
         return result
     workers = measured(LAYERS, options, 1)
     kinds = list(workers["torch_layers"].rounds[0])

@@ -92,6 +92,12 @@ def arange(like: Array, count: int) -> Array:
 
 
 @dispatch
+def add(a: Array, b: Array) -> Array:
+    """a + b, of one shape."""
+    return a + b
+
+
+@dispatch
 def matmul(a: Array, b: Array) -> Array:
     """The matrix product (…, m, k) @ (…, k, n) → (…, m, n)."""
     return namespace(a).matmul(a, b)

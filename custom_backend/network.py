@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from custom_backend import init
-from custom_backend.array import Array, Shape, State, namespace, require
+from custom_backend.array import Array, Shape, State, add, namespace, require
 from custom_backend.functional.normalization import norm_act_pool_backward, norm_act_pool_forward
 from custom_backend.layers import (
     Backward,
@@ -171,7 +171,7 @@ class Branches(Container):
         grad_x, gradients = None, {}
         for (name, layer), kept, grad in zip(self.children.items(), saved, grads, strict=True):
             by_x, gradients[name] = layer.backward(kept, grad, needs_input_grad)
-            grad_x = by_x if grad_x is None or by_x is None else grad_x + by_x
+            grad_x = by_x if grad_x is None or by_x is None else add(grad_x, by_x)
         return grad_x, _joined(gradients)
 
     def flops(self, shape: Shape) -> int:
@@ -222,7 +222,7 @@ class Residual(Branches):
         (y, shortcut), saved = self.outputs(state, x, training, rng)
         wanted = f"a shortcut to {y.shape}, the shape of the body's output"
         require(shortcut.shape == y.shape, "Residual", wanted, shortcut.shape)
-        return y + shortcut, saved
+        return add(y, shortcut), saved
 
     def backward(self, saved: tuple[Any, ...], grad: Array, needs_input_grad: bool = True) -> Backward:
         """A sum hands its gradient to both terms."""

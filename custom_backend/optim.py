@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from custom_backend.array import Array, dispatch, namespace, require
+from custom_backend.array import Array, dispatch, namespace, require, zeros
 from custom_backend.layers import number
 
 
@@ -48,7 +48,11 @@ def adam_step(
         parameter *= 1 - lr * weight_decay
     elif weight_decay:
         grad = grad + weight_decay * parameter
-    exp_avg += (1 - betas[0]) * (grad - exp_avg)
+    change = grad - exp_avg
+    if betas[0] > 0.5:  # of the two ways to say it, the one that keeps the digits of the smaller part
+        exp_avg += (1 - betas[0]) * change
+    else:
+        exp_avg[...] = grad - betas[0] * change
     exp_avg_sq *= betas[1]
     exp_avg_sq += (1 - betas[1]) * grad * grad
     root = namespace(parameter).sqrt(exp_avg_sq) / math.sqrt(1 - betas[1] ** step) + eps
@@ -101,7 +105,8 @@ class Adam:
         for name, grad in gradients.items():
             parameter = parameters[name]
             if name not in self.state:
-                self.state[name] = {"step": 0, "exp_avg": 0 * parameter, "exp_avg_sq": 0 * parameter}
+                averages = {key: zeros(parameter, parameter.shape) for key in ("exp_avg", "exp_avg_sq")}
+                self.state[name] = {"step": 0, **averages}
             state = self.state[name]
             state["step"] += 1
             adam_step(parameter, grad, state["exp_avg"], state["exp_avg_sq"], state["step"], rule)

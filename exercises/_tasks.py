@@ -284,7 +284,7 @@ normal = rng.standard_normal
 X, KERNEL = normal((3, 6, 5, 4)), (3, 2)  # no two axes of equal length, so that a transposition shows
 WINDOWS: list[dict[str, Any]] = [
     {"stride": stride, "padding": padding}
-    for stride, padding in (((1, 1), (0, 0)), ((1, 1), (1, 1)), ((2, 1), (0, 1)))
+    for stride, padding in (((1, 1), (0, 0)), ((1, 1), (1, 1)), ((2, 1), (0, 1)), ((3, 2), (0, 0)))
 ]
 
 
@@ -362,7 +362,7 @@ EXERCISES = {
                 "∂L/∂W": "output channel, channel, kernel row, kernel column",
                 "∂L/∂b": "output channel",
             },
-            moved(lambda h, w: {"x": X, "weight": normal((2, 3, *KERNEL)), "grad": normal((2, h, w, 4))}),
+            moved(lambda h, w: {"x": X, "weight": normal((7, 3, *KERNEL)), "grad": normal((7, h, w, 4))}),
             helpers=(im2col, col2im),
             loss=lambda _, grad, **arguments: (convolve(**arguments)[0] * grad).sum(),
             by=("x", "weight", "bias"),

@@ -69,7 +69,9 @@ def on_device(device: torch.device) -> AbstractContextManager[Any]:
 def to_array(tensor: Tensor) -> Array:
     """View a tensor as an array of its engine: NumPy's on the CPU, CuPy's on a GPU."""
     tensor = tensor.detach()
-    return tensor.numpy() if tensor.device.type == "cpu" else _cupy().from_dlpack(tensor)
+    if tensor.device.type == "cpu":
+        return tensor.numpy(force=True)  # a copy of what has no memory of its own, as -x may have none
+    return _cupy().from_dlpack(tensor)
 
 
 def to_tensor(array: Array) -> Tensor:
@@ -214,8 +216,7 @@ class _Engine(nn.Module):
         except RuntimeError as error:  # of a tensor with a negative size
             got = f"{args} {kwargs}: {error}"
             raise ValueError(f"{name}: expected settings of torch.nn.{name}, got {got}") from error
-        for entry in self._layer().shapes:  # settings that the library does not have are an error at once
-            require(getattr(self, entry) is not None, self, f"a {entry}", "None")
+        self._entries(self._layer())  # settings that the library does not have are an error at once
 
     def _layer(self) -> cb.Layer:
         """The layer for the settings as they are now."""
@@ -223,6 +224,12 @@ class _Engine(nn.Module):
             require(getattr(self, name) == value, self, f"{name}={value!r}", repr(getattr(self, name)))
         settings, kind = (getattr(self, name) for name in self.settings), self.layer  # type: Any, Any
         return _build(kind, *(tuple(s) if isinstance(s, list) else s for s in settings))
+
+    def _entries(self, layer: cb.Layer) -> list[Tensor]:
+        """The state of the layer."""
+        for name in layer.shapes:
+            require(getattr(self, name) is not None, self, f"a {name}", "None")
+        return [getattr(self, name) for name in layer.shapes]
 
     @property
     def has_bias(self) -> bool:
@@ -250,7 +257,7 @@ def _run(modules: list[_Engine], x: Tensor) -> Tensor:
     layer = layers[0] if len(layers) == 1 else _build(cb.Sequential, *layers)
     entries: list[Tensor] = []
     for module, each in zip(modules, layers, strict=True):
-        state = [getattr(module, name) for name in each.shapes]
+        state = module._entries(each)
         _check_device(module, module.engine, x, state)
         _check_axes(module, module.layout, x)
         entries += state
@@ -266,6 +273,9 @@ def _single_or_double(where: object, x: Tensor) -> Tensor:
     if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
         x = x.float()
     require(x.dtype in (torch.float32, torch.float64), where, "float32 or float64", x.dtype)
+    require(x.layout == torch.strided, where, "a dense tensor", x.layout)
+    traced = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+    require(not traced, where, "a call", "a trace, in which the result would be a constant")
     return x
 
 
@@ -376,11 +386,16 @@ class CustomCrossEntropyLoss(nn.CrossEntropyLoss):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        """Check the settings, as they are now."""
         require(self.ignore_index == -100, "CrossEntropyLoss", "ignore_index=-100", self.ignore_index)
         loss.check_loss("CrossEntropyLoss", self.reduction, label_smoothing=self.label_smoothing)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """(N, C) logits and (N,) integer targets to the mean, the sum or (N,) values."""
+        self._check()
         functions = (loss.cross_entropy_forward, loss.cross_entropy_backward)
         settings = (self.label_smoothing, self.weight, self.reduction)
         return _apply_loss("CrossEntropyLoss", functions, input, target, *settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import grade
+from exercises import _grade as grade
 from exercises._tasks import EXERCISES
 
 ROOT = Path(__file__).parents[1]
@@ -225,6 +225,21 @@ def test_a_right_solution_passes(name, tmp_path):
 
 
 BUGS = [
+    ("conv", "for o in range(O)", "for o in range(1, O)", "∂L/∂W is wrong only for output channel 0"),
+    ("max_pool", "(padded.shape[1] - kh) // sh + 1", "(padded.shape[1] - kh + 1) // sh", "has the shape"),
+    ("max_pool", "np.empty((x.shape[0], out_h", "np.empty((x.shape[0], 1 + out_h", "y has the shape"),
+    ("batch_norm", "hat = (x[c] - x[c].mean()) / std", "hat = x[c] / std", "∂L/∂γ is missing the mean"),
+    ("batch_norm", "running_mean * (1 - momentum) + ", "", "running_mean forgets its old value"),
+    ("cross_entropy", "q[labels, np.arange(N)] +=", "q[labels] +=", "sets the target of whole classes"),
+    ("cross_entropy", "q[labels, np.arange(N)] +=", "q[labels, np.arange(N)] =", "ε / K of the label"),
+    ("cross_entropy", "(softmax(logits) - t", "(logits - t", "takes the logits for probabilities"),
+    ("focal_loss", "gamma * rest ** (", "rest ** (", "missing the factor γ in the second term"),
+    ("selu", "1.6732632423543772", "1.67", "y is wrong where x ≤ 0 alone"),
+    ("dropout", "np.where(u < p, 0, x", "np.where(np.random.rand(*x.shape) < p, 0, x", "the second time"),
+    ("dropout", "np.where(u < p, 0, x / (1 - p))", "((u >= p) / (1 - p))", "this is the mask alone"),
+    ("adam", "(1 - b1 ** step)", "(1 - b1)", "parameter corrects the bias of m with 1 − β₁"),
+    ("adam", "lr * m_hat", "m_hat", "parameter is missing the factor lr"),
+    ("adam", "b2 * exp_avg_sq", "b2 * exp_avg", "exp_avg_sq is made of exp_avg"),
     (
         "conv",
         "grad.sum(axis=(1, 2, 3))",
@@ -235,7 +250,7 @@ BUGS = [
         "conv",
         "grad.sum(axis=(1, 2, 3))",
         "grad.sum(axis=(0, 1, 2))",
-        r"expected is \(2,\), \(output channel\)",
+        r"expected is \(7,\), \(output channel\)",
     ),
     ("conv", "grad.sum(axis=(1, 2, 3))", "grad.sum((1, 2, 3), keepdims=True)", "its numbers are right"),
     ("cross_entropy", "z - z.max(axis=0)", "z - z.max()", "∂L/∂z is right on ordinary .* logits of 1000"),
@@ -488,7 +503,7 @@ REPORTED = {
     "exit": ("def selu_forward(x):\n    exit()\n", r"selu_forward ends the program \(exit\)"),
     "exit when read": ("raise SystemExit(0)\n", "the file ends the program"),
     "a syntax error": ("def selu_forward(x)\n    return x\n", r"not Python: expected ':' \(line 1: def"),
-    "an error when read": ("import nothing_of_this_name\n", "fails when it is read: ModuleNotFoundError"),
+    "an error when read": ("import nothing_of_this_name\n", "fails when it is .*; an exercise needs NumPy"),
     "null bytes": ("\0", "null bytes"),
     "a crash": (
         "def selu_forward(x):\n    return x / y\n",
@@ -578,7 +593,7 @@ def test_numpy_is_all_that_it_needs(tmp_path):
     program = (
         "import sys; from pathlib import Path\n"
         f"for name in {absent}: sys.modules[name] = None\n"
-        "import grade\n"
+        "from exercises import _grade as grade\n"
         "grade.KERNELS.clear()\n"
         "for path in map(Path, sys.argv[1:]):\n"
         "    print(*grade.check(grade.EXERCISES[path.stem], grade.load(path)))\n"

@@ -99,7 +99,7 @@ def cross_entropy_forward(
     """L = −mean over the batch of Σₖ wₖ qₖ log pₖ, where q = (1 − ε) one-hot + ε / classes.
 
     `weight` w has one number a class (1, if None); the mean is then weighted, too, with that of each label,
-    as torch's is. Where wₖ qₖ is 0, so is the product, log pₖ being −∞ for a logit of −∞.
+    as torch's is. Where wₖ qₖ is 0, so is the product, log pₖ being −∞ for a logit of −∞, but not NaN.
 
     Label smoothing ε: Szegedy et al., Rethinking the inception architecture (2016).
     """
@@ -111,7 +111,7 @@ def cross_entropy_forward(
         column = _class_weights(where, "weight", weight, logits)
         q, weights = q * column, weights * column
     log_p, _ = log_softmax_forward(logits)
-    losses = -xp.sum(q * xp.where(q > 0, log_p, 0.0), axis=0)
+    losses = -xp.sum(q * xp.where((q > 0) | (log_p != log_p), log_p, 0.0), axis=0)
     value, divisor = _reduced(losses, reduction, weights)
     return value, (log_p, q, divisor)
 

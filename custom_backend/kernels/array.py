@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from custom_backend.kernels.memory import empty
+from custom_backend.kernels.memory import empty, empty_like
 from custom_backend.kernels.parallel import PRODUCTS, split
 
 FloatArray = npt.NDArray[Any]
@@ -15,6 +15,13 @@ def zeros(like: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     """See `array.zeros`."""
     out = empty(shape, like.dtype)
     out.fill(0)
+    return out
+
+
+def add(a: FloatArray, b: FloatArray) -> FloatArray:
+    """See `array.add`."""
+    out = empty_like(a)
+    split(lambda start, stop: np.add(a[start:stop], b[start:stop], out=out[start:stop]), len(a), a.size)
     return out
 
 

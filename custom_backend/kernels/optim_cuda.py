@@ -12,8 +12,8 @@ _adam = elementwise_kernel(
     "T parameter, T exp_avg, T exp_avg_sq",
     "",
     """
-    T p = parameter * shrink, g = grad + decay * p;
-    exp_avg += (T(1) - beta1) * (g - exp_avg);
+    T p = parameter * shrink, g = decay == T(0) ? grad : grad + decay * p, change = g - exp_avg;
+    exp_avg = beta1 > T(0.5) ? exp_avg + (T(1) - beta1) * change : g - beta1 * change;
     exp_avg_sq = beta2 * exp_avg_sq + (T(1) - beta2) * g * g;
     parameter = p - rate * exp_avg / (sqrt(exp_avg_sq) * root + eps);
     """,

@@ -11,19 +11,20 @@ from custom_backend.kernels.compiled import compiled
 from custom_backend.optim import AdamRule
 
 FloatArray: TypeAlias = npt.NDArray[Any]
-Rates: TypeAlias = tuple[float, float, float, float, float, float, float]  # see `adam_step`
+Rates: TypeAlias = tuple[float, ...]  # see `adam_step`
 
 
 @compiled
 def _adam_step(
     parameter: FloatArray, grad: FloatArray, exp_avg: FloatArray, exp_avg_sq: FloatArray, rates: Rates
 ) -> None:
-    shrink, decay, rate, beta1, beta2, root, eps = rates
+    shrink, decay, rate, beta1, rest1, beta2, rest2, root, eps = rates
     for m in range(parameter.shape[0]):
         p = parameter[m] * shrink
-        g = grad[m] + decay * p
-        exp_avg[m] += beta1 * (g - exp_avg[m])
-        exp_avg_sq[m] += beta2 * (g * g - exp_avg_sq[m])
+        g = grad[m] + decay * p if decay != 0 else grad[m]  # 0 · ∞ is NaN
+        change = g - exp_avg[m]
+        exp_avg[m] = exp_avg[m] + rest1 * change if beta1 > 0.5 else g - beta1 * change
+        exp_avg_sq[m] = beta2 * exp_avg_sq[m] + rest2 * g * g
         parameter[m] = p - rate * exp_avg[m] / (np.sqrt(exp_avg_sq[m]) * root + eps)
 
 
@@ -43,7 +44,7 @@ def adam_step(
     lr, (beta1, beta2), eps, weight_decay, decoupled = rule
     rates = (
         1 - lr * weight_decay * decoupled, weight_decay * (not decoupled), lr / (1 - beta1**step),
-        1 - beta1, 1 - beta2, 1 / math.sqrt(1 - beta2**step), eps,
+        beta1, 1 - beta1, beta2, 1 - beta2, 1 / math.sqrt(1 - beta2**step), eps,
     )  # fmt: skip
     number = parameter.dtype.type
     typed = tuple(number(rate) for rate in rates)

@@ -10,8 +10,7 @@ backwards, Gᵀ [Σ (A ∂L/∂Y Aᵀ) ⊙ (Bᵀ d B)] G, with products (outputs
 Winograd: Arithmetic complexity of computations (1980); Lavin, Gray: Fast algorithms for convolutional
 neural networks (2016), F(2 × 2, 3 × 3).
 
-Tiles lie two pixels apart. That each sum runs over contiguous memory, images have even and odd columns apart,
-(C, H, 2, W / 2, N); an array of transformed tiles is (4, 4, channels, rows, columns, batch).
+Tiles lie two pixels apart; an array of transformed ones is (4, 4, channels, rows, columns, batch).
 
 The sums bring a pixel into outputs whose window does not see it, where it cancels but for rounding. An
 infinity would make NaN of its neighbours, and a number of 10³⁰ noise of 10²²: an array that holds one is left
@@ -70,27 +69,6 @@ def suits(x: FloatArray, spread: int) -> bool:
     return bool(widest <= spread + mantissa - 23 and exponents[0].max() < largest * 4 // 3)
 
 
-def _tiled(x: FloatArray, size: Pair, padding: Pair) -> tuple[Pair, FloatArray]:
-    """How many tiles make `size` outputs, and x (C, H, W, N) with its columns apart.
-
-    x lies behind a border of `padding` zeros, and is filled up with zeros to whole tiles.
-    """
-    (top, left), (channels, height, _, batch) = padding, x.shape
-    tiles = -(-size[0] // 2), -(-size[1] // 2)
-    out = empty((channels, 2 * tiles[0] + 2, 2, tiles[1] + 1, batch), x.dtype)
-
-    def copy(start: int, stop: int) -> None:
-        chunk = out[start:stop]
-        chunk.fill(0)
-        for phase in (0, 1):
-            seen = x[start:stop, :, (phase - left) % 2 :: 2]
-            first = (left + 1 - phase) // 2
-            chunk[:, top : top + height, phase, first : first + seen.shape[2]] = seen
-
-    split(copy, channels, out.size)
-    return tiles, out
-
-
 @compiled
 def _combine(a: FloatArray, b: FloatArray, sign: float, out: FloatArray) -> None:
     """a ± b."""
@@ -106,21 +84,27 @@ def _combine_three(a: FloatArray, b: FloatArray, c: FloatArray, sign: float, out
 
 
 @compiled
-def _to_tiles(x: FloatArray, top: int, left: int, batch: int, tiles: FloatArray) -> None:
-    """Bᵀ d B for the tiles d of x (C, H, 2, W / 2 · N) from tile (top, left) on.
+def _to_tiles(x: FloatArray, top: int, left: int, padding: Pair, batch: int, tiles: FloatArray) -> None:
+    """Bᵀ d B for the tiles d of x (C, H, W · N) from tile (top, left) on; what sticks out is zero.
 
-    Along each axis Bᵀ takes (d₀, d₁, d₂, d₃) to (d₀ − d₂, d₁ + d₂, d₂ − d₁, d₁ − d₃).
+    Along each axis Bᵀ takes (d₀, d₁, d₂, d₃) to (d₀ − d₂, d₁ + d₂, d₂ − d₁, d₁ − d₃). Of a row of pixels,
+    the even columns are gathered in row[0] and the odd ones in row[1], one more of each than there are tiles.
     """
     one = x.dtype.type(1)
     _, _, channels, height, length = tiles.shape
-    row, seen = np.empty((2, length + batch), x.dtype), slice(left * batch, (left + 1) * batch + length)
+    row, nothing = np.zeros((2, length + batch), x.dtype), np.zeros(x.shape[2], x.dtype)
     even, odd, next_even, next_odd = row[0, :length], row[1, :length], row[0, batch:], row[1, batch:]
+    begin = 2 * left - padding[1]  # the column of the image where the first tile begins
+    first, last = max(begin, 0), min(begin + 2 * (length // batch + 1), x.shape[2] // batch)
     for c in range(channels):
         for r in range(height):
-            h = 2 * (top + r)
+            h = 2 * (top + r) - padding[0]
             for i, (a, b, sign) in enumerate(((0, 2, -one), (1, 2, one), (2, 1, -one), (1, 3, -one))):
-                for phase in range(2):
-                    _combine(x[c, h + a, phase, seen], x[c, h + b, phase, seen], sign, row[phase])
+                upper = x[c, h + a] if 0 <= h + a < x.shape[1] else nothing
+                lower = x[c, h + b] if 0 <= h + b < x.shape[1] else nothing
+                for w in range(first, last):
+                    here, to = slice(w * batch, (w + 1) * batch), (w - begin) // 2 * batch
+                    _combine(upper[here], lower[here], sign, row[(w - begin) % 2, to : to + batch])
                 _combine(even, next_even, -one, tiles[i, 0, c, r])
                 _combine(odd, next_even, one, tiles[i, 1, c, r])
                 _combine(next_even, odd, -one, tiles[i, 2, c, r])
@@ -187,6 +171,11 @@ def _gradient_to_tiles(grad: FloatArray, top: int, left: int, batch: int, tiles:
                 _combine(nothing, odd, -one, tiles[i, 3, c, r])
 
 
+def _tiles(size: Pair) -> Pair:
+    """How many tiles make `size` outputs."""
+    return -(-size[0] // 2), -(-size[1] // 2)
+
+
 def _runs(array: FloatArray) -> FloatArray:
     """View width and batch as one axis."""
     return array.reshape(*array.shape[:-2], -1)
@@ -204,13 +193,14 @@ def _filter(x: FloatArray, kernels: FloatArray, size: Pair, padding: Pair) -> Fl
     Of transformed tiles there are never more than `im2col.CACHE` bytes a thread (or one tile of each image).
     """
     (_, outputs, channels), batch = kernels.shape, x.shape[3]
-    (height, width), padded = _tiled(x, size, padding)
+    height, width = _tiles(size)
+    x = np.ascontiguousarray(x)
     y, tile = empty((outputs, *size, batch), x.dtype), 16 * (channels + outputs) * batch * x.itemsize
 
     def multiply(start: int, stop: int) -> None:
         for rows, cols, _ in blocks(start, stop, width, batch, tile):
             before, after = _empty_tiles(channels, rows, cols, x), _empty_tiles(outputs, rows, cols, x)
-            _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
+            _to_tiles(_runs(x), rows.start, cols.start, padding, batch, _runs(before))
             np.matmul(kernels, before.reshape(16, channels, -1), out=after.reshape(16, outputs, -1))
             _from_tiles(_runs(after), rows.start, cols.start, batch, _runs(y))
             del before, after  # so that the next block lies in the same memory, which the cache still holds
@@ -241,18 +231,19 @@ def input_gradient(
 def weight_gradient(x: FloatArray, grad: FloatArray, geometry: Geometry) -> FloatArray:
     """See `im2col.weight_gradient`: Gᵀ [Σ (A g Aᵀ) ⊙ (Bᵀ d B)] G, the sum over tiles and images."""
     channels, outputs, batch = len(x), len(grad), x.shape[3]
-    grad = np.ascontiguousarray(grad)
-    (height, width), padded = _tiled(x, grad.shape[1:3], geometry.padding)
+    x, grad = np.ascontiguousarray(x), np.ascontiguousarray(grad)
+    height, width = _tiles(grad.shape[1:3])
     tile = 16 * (channels + outputs) * batch * x.itemsize
 
     def multiply(start: int, stop: int) -> FloatArray:
-        total = np.zeros((16, outputs, channels), x.dtype)
+        total, product = np.zeros((2, 16, outputs, channels), x.dtype)
         for rows, cols, _ in blocks(start, stop, width, batch, tile):
             before, after = _empty_tiles(channels, rows, cols, x), _empty_tiles(outputs, rows, cols, x)
-            _to_tiles(_runs(padded), rows.start, cols.start, batch, _runs(before))
+            _to_tiles(_runs(x), rows.start, cols.start, geometry.padding, batch, _runs(before))
             _gradient_to_tiles(_runs(grad), rows.start, cols.start, batch, _runs(after))
-            total += after.reshape(16, outputs, -1) @ before.reshape(16, channels, -1).swapaxes(1, 2)
-            del before, after  # see _filter
+            of_grad, of_x = after.reshape(16, outputs, -1), before.reshape(16, channels, -1)
+            total += np.matmul(of_grad, of_x.swapaxes(1, 2), out=product)
+            del before, after, of_grad, of_x  # see _filter
         return total
 
     total = split_sum(multiply, height * width, 16 * channels * outputs * height * width * batch // PRODUCTS)

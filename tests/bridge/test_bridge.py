@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch_reference import ENGINE, batch, both, network
 
@@ -304,6 +305,16 @@ def test_copies_are_independent_and_pickle_keeps_everything():
     assert torch.equal(model(x), expected)
 
 
+def test_tensors_without_memory_of_their_own():
+    """−x as a flag on x, and a zero that is only known to be one: as input and as gradient."""
+    layer, x = ENGINE.Linear(3, 2), torch.randn(4, 3, requires_grad=True)
+    layer(x).backward(torch._neg_view(torch.ones(4, 2)))
+    torch.testing.assert_close(x.grad, -layer.weight.sum(0).expand(4, 3))
+    layer(x).backward(torch._efficientzerotensor((4, 2)))
+    torch.testing.assert_close(x.grad, -layer.weight.sum(0).expand(4, 3))
+    torch.testing.assert_close(layer(torch._neg_view(x)), layer(-x))
+
+
 def test_accumulated_and_repeated_gradients():
     pair = both()
     for model in vars(pair).values():
@@ -560,6 +571,13 @@ def test_adam_runs_a_closure():
 IMAGES = torch.zeros(2, 3, 5, 5)
 
 
+def changed(module, **settings):
+    """What a module says that was changed after it was built."""
+    for name, value in settings.items():
+        setattr(module, name, value)
+    return module(torch.zeros(2, 3), torch.tensor([0, 1])) if "ignore_index" in settings else module(IMAGES)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -627,6 +645,10 @@ IMAGES = torch.zeros(2, 3, 5, 5)
             lambda nn: nn.CrossEntropyLoss()(torch.zeros(2, 3), torch.tensor([0, 3])),
             r"expected labels in \[0, 3\)",
         ),
+        (lambda nn: changed(nn.CrossEntropyLoss(), ignore_index=1), r"expected ignore_index=-100, got 1"),
+        (lambda nn: changed(nn.BatchNorm2d(3), running_mean=None), r"expected a running_mean, got None"),
+        (lambda nn: nn.Linear(2, 2)(torch.eye(2).to_sparse()), r"expected a dense tensor, got torch.sparse"),
+        (lambda nn: make_fx(nn.ReLU())(IMAGES), r"expected a call, got a trace"),
         (lambda nn: bridge.namespace("fpga"), r"engine: expected one of auto, numpy, cupy, got 'fpga'"),
         (
             lambda nn: bridge.NAMESPACES["cupy"].Conv2d(3, 4, 3)(IMAGES),

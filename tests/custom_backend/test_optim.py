@@ -1,3 +1,4 @@
+import kernel_sets
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,35 @@ def test_parity_with_torch(kind, dtype, tolerance, seed, steps):
         optimizer.step(parameters, {"weight": weight.grad.numpy()})
         reference.step()
     np.testing.assert_allclose(parameters["weight"], weight.detach(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kernels", kernel_sets.KERNEL_SETS)
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.9)])
+def test_adam_bears_huge_and_tiny_gradients_as_torch_does(kernels, betas):
+    """Squares that overflow and squares that vanish, an infinite parameter, a change of scale."""
+    start = torch.tensor([float("inf"), 1, 1, 1, 1, 0, 0])
+    steps = torch.tensor(
+        [[1, 3e19, 1e20, 1e8, 1e-22, 0, float("nan")], [1, 1, 1, 1, 1e-30, -1e-45, 1]], dtype=torch.float32
+    )
+    weight, optimizer = start.clone().requires_grad_(), cb.Adam(betas=betas)
+    reference, parameters = torch.optim.Adam([weight], betas=betas), {"w": start.clone().numpy()}
+    with kernel_sets.using(kernels), np.errstate(all="ignore"):
+        for grad in steps:
+            weight.grad = grad.clone()
+            reference.step()
+            optimizer.step(parameters, {"w": grad.numpy()})
+            np.testing.assert_allclose(parameters["w"], weight.detach(), rtol=1e-6)
+            for name in ("exp_avg", "exp_avg_sq"):
+                np.testing.assert_allclose(optimizer.state["w"][name], reference.state[weight][name], 1e-6)
+
+
+@pytest.mark.parametrize("kernels", kernel_sets.KERNEL_SETS)
+def test_adam_on_a_single_number(kernels):
+    parameters, optimizer = {"scale": np.array(1.0)}, cb.Adam(lr=0.1)
+    with kernel_sets.using(kernels):
+        for _ in range(3):
+            optimizer.step(parameters, {"scale": np.array(2.0)})
+    np.testing.assert_allclose(parameters["scale"], 0.7)
 
 
 def test_adam_state_is_torchs():

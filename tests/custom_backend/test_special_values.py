@@ -106,6 +106,11 @@ def test_masked_classes_change_nothing(alpha, gamma):
         gradient = backward(saved)
         np.testing.assert_allclose(gradient[:3], backward(kept), rtol=1e-12)
         assert not gradient[3:].any()
+    nothing = np.zeros(3)  # class weights do not hide a logit that is no number
+    broken = np.where(labels == 0, np.nan, logits)
+    assert np.isnan(cb.cross_entropy_forward(broken, labels, 0.0, nothing, "none")[0]).tolist() == [
+        label == 0 for label in labels
+    ]
     impossible, saved = cb.focal_loss_forward(masked, np.full(6, 4), alpha, gamma)
     assert impossible == np.inf
     assert np.isfinite(cb.focal_loss_backward(saved)).all()
