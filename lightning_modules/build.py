@@ -80,6 +80,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         except Exception as failure:  # whatever it says of targets that it does not know
             said = f"data.mix={config.data.mix} needs a loss of probabilities, such as loss=cross_entropy"
             raise UserError(f"{said}, not {config.loss._target_}") from failure
+    for height in config.data.get("size_schedule") or ():
+        _require_size(config, data.image_shape, classes, height)
     return Classifier(
         build_network(config, data.image_shape, classes),
         criterion,
@@ -94,6 +96,33 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         keep_hardest=own.get("keep_hardest", 1.0),
         weighs_batches_alike="metrics" not in config,  # a run of version 0.1
     )
+
+
+def without_values(config: DictConfig, image_shape: Shape, num_classes: int) -> nn.Module:
+    """The network of a run in torch's layers on the device ``meta``, which knows shapes and no values."""
+    reference = config.copy()
+    OmegaConf.update(reference, "model.engine", "torch", force_add=True)
+    with torch.device("meta"):
+        return build_network(reference, image_shape, num_classes).eval()
+
+
+def _require_size(config: DictConfig, image_shape: Shape, num_classes: int, height: int) -> None:
+    """Refuse a height of images that the network of a run cannot take.
+
+    Raises:
+        UserError: naming it.
+    """
+    width = round(height * image_shape[2] / image_shape[1])
+    images = torch.zeros(1, image_shape[0], height, width, device="meta")
+    try:
+        with torch.no_grad():
+            without_values(config, image_shape, num_classes)(images)
+    except Exception as failure:  # whatever a layer says of too small an image
+        raise UserError(
+            f"data.size_schedule: this network takes no images of {height}×{width} pixels "
+            f"({str(failure).splitlines()[0]}). Give larger ones, or a network that averages over any size, "
+            "as with model.pooling=adaptive_avg"
+        ) from failure
 
 
 def compile_network(config: DictConfig, network: nn.Module) -> None:

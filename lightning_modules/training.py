@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiment.entry_point import argument
@@ -30,9 +30,9 @@ from experiment.worker import PREEMPTED, be_parent, end_with_parent, ending_on_s
 from lightning_modules.build import (
     build_classifier,
     build_data,
-    build_network,
     build_trainer,
     compile_network,
+    without_values,
 )
 from lightning_modules.callbacks.extension import Extension
 from lightning_modules.callbacks.lr_finder import LearningRateFinder
@@ -149,6 +149,8 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
     step = _step(last) if last.exists() else None
     if step is None:
         module.initialise_from(data.training_images(5000))
+    if config.trainer.precision == "64-true":  # Lightning would first round what a checkpoint holds
+        module.double()
     compile_network(config, module.network)
     trainer = build_trainer(config, run.folder, purge_step=step)
     if "trainer.max_epochs" in run.changes:
@@ -294,12 +296,9 @@ class _Begin(Callback):
 
 def _flops(config: DictConfig, data: ImageDataModule) -> int:
     """Floating-point operations of one image's forward pass: two for each product in a matrix product."""
-    reference = config.copy()
-    OmegaConf.update(reference, "model.engine", "torch", force_add=True)
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        build_network(reference, data.image_shape, len(data.classes)).eval()(
-            torch.zeros(1, *data.image_shape)
-        )
+    network = without_values(config, data.image_shape, len(data.classes))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *data.image_shape, device="meta"))
     return int(counter.get_total_flops())
 
 
