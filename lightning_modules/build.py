@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -21,6 +22,7 @@ from torch.optim import Optimizer
 
 from experiment.errors import UserError
 from experiment.instantiate import chosen_metrics, instantiate, load
+from experiment.launch import launched
 from experiment.metrics import row as metric_row
 from experiment.precision import resolve
 from experiment.run import Run
@@ -78,6 +80,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         except Exception as failure:  # whatever it says of targets that it does not know
             said = f"data.mix={config.data.mix} needs a loss of probabilities, such as loss=cross_entropy"
             raise UserError(f"{said}, not {config.loss._target_}") from failure
+    for height in config.data.get("size_schedule") or ():
+        _require_size(config, data.image_shape, classes, height)
     return Classifier(
         build_network(config, data.image_shape, classes),
         criterion,
@@ -94,16 +98,41 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
     )
 
 
+def without_values(config: DictConfig, image_shape: Shape, num_classes: int) -> nn.Module:
+    """The network of a run in torch's layers on the device ``meta``, which knows shapes and no values."""
+    reference = config.copy()
+    OmegaConf.update(reference, "model.engine", "torch", force_add=True)
+    with torch.device("meta"):
+        return build_network(reference, image_shape, num_classes).eval()
+
+
+def _require_size(config: DictConfig, image_shape: Shape, num_classes: int, height: int) -> None:
+    """Refuse a height of images that the network of a run cannot take.
+
+    Raises:
+        UserError: naming it.
+    """
+    width = round(height * image_shape[2] / image_shape[1])
+    images = torch.zeros(1, image_shape[0], height, width, device="meta")
+    try:
+        with torch.no_grad():
+            without_values(config, image_shape, num_classes)(images)
+    except Exception as failure:  # whatever a layer says of too small an image
+        raise UserError(
+            f"data.size_schedule: this network takes no images of {height}×{width} pixels "
+            f"({str(failure).splitlines()[0]}). Give larger ones, or a network that averages over any size, "
+            "as with model.pooling=adaptive_avg"
+        ) from failure
+
+
 def compile_network(config: DictConfig, network: nn.Module) -> None:
     """Have torch compile a network, if the run is to.
 
     Raises:
-        UserError: if it is of another engine, or there is no compiler.
+        UserError: if there is no compiler.
     """
     if not config.trainer.get("compile"):
         return
-    if config.model.get("engine", "torch") != "torch":
-        raise UserError("trainer.compile=true: torch compiles its own layers only: model.engine=torch")
     if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++", "cl"))):
         raise UserError(
             "trainer.compile=true needs a C++ compiler, such as g++: install one, or leave it out"
@@ -131,6 +160,9 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     """
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
+    if config.trainer.precision == "16-mixed" and on_cpu:  # Lightning would take bfloat16
+        raise UserError("trainer.precision=16-mixed needs a GPU: auto takes what is fastest here")
     callbacks: list[Callback] = [_callback(node, folder) for node in config.callbacks.values() if node]
     if companion := getattr(load(config.optimizer._target_), "companion", None):
         callbacks.append(companion())
@@ -147,12 +179,10 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     options.pop("compile", None)  # the network is compiled before, see compile_network
     if "profiler" in options:
         options["profiler"] = PROFILERS[options["profiler"]](dirpath=folder, filename="profile")
-    # Lightning would write a checkpoint of its own at Slurm's warning and requeue the job unasked
-    slurm: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     try:
         trainer = Trainer(
             **options,
-            plugins=slurm,
+            plugins=_environment(config),
             default_root_dir=folder,
             callbacks=callbacks,
             logger=loggers,
@@ -166,6 +196,16 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         raise UserError(f"this trainer cannot work here: {reason} (trainer=cpu works everywhere)") from reason
     trainer._checkpoint_connector = _NothingUnasked(trainer)
     return trainer
+
+
+def _environment(config: DictConfig) -> list[Any]:
+    """How the processes of a run find each other, where Lightning would take Slurm for more than it is."""
+    launcher = launched().by
+    if launcher == "srun":
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(config.trainer.devices))  # srun may leave it out
+        # Lightning would write a checkpoint of its own at Slurm's warning and requeue the job unasked
+        return [SLURMEnvironment(auto_requeue=False)]
+    return [LightningEnvironment()] if launcher is None and "SLURM_NTASKS" in os.environ else []
 
 
 class _NothingUnasked(_CheckpointConnector):

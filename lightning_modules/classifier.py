@@ -104,6 +104,8 @@ class Classifier(LightningModule):
         """Column → value of the epoch, as far as it has come."""
         self.tested: Tested | None = None
         self._outputs: dict[str, Outputs] = {}
+        self._ending: list[Any] = []
+        """Parameters that are trained for a part of the training, ``until``."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images in [0, 1] to (N, K) logits."""
@@ -197,13 +199,15 @@ class Classifier(LightningModule):
             self._outputs["test"].views.append(mean_over_views(self, batch[0], self.mirrors))
 
     def on_train_epoch_start(self) -> None:
-        """Measure anew; compute no gradients of what is trained no longer, but had an end of its own."""
+        """Measure anew."""
         self.measured = {}
-        if self.trainer.world_size == 1:  # several processes count on the gradients that there were
-            done = self.trainer.global_step / self.trainer.estimated_stepping_batches
-            for parameter in self.network.parameters():
-                if getattr(parameter, "until", 1.0) <= done:
-                    parameter.requires_grad_(False)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Compute no gradients of what is trained no longer, but had an end of its own."""
+        for parameter in self._ending:
+            if parameter.until * self.trainer.estimated_stepping_batches <= self.trainer.global_step:
+                parameter.requires_grad_(False)
+                self._ending = [other for other in self._ending if other is not parameter]
 
     def on_train_epoch_end(self) -> None:
         """Measure what :meth:`measure` has not been asked for before."""
@@ -260,6 +264,8 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and a schedule laid out over all steps of the training."""
         optimizer = self.make_optimizer(self.network)
+        if self.trainer.world_size == 1:  # several processes count on the gradients that there were
+            self._ending = [p for p in self.network.parameters() if getattr(p, "until", 1.0) < 1]
         scheduler: Any = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

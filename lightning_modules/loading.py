@@ -7,7 +7,7 @@ import torch
 
 from experiment.errors import UserError
 from experiment.files import check
-from experiment.run import Run, describe
+from experiment.run import Run
 from lightning_modules.build import ImageFacts, build_classifier
 from lightning_modules.classifier import Classifier
 
@@ -22,14 +22,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as damage:  # torch's unpickler trips over damaged bytes in any way
-        raise UserError(f"{path} is not a whole checkpoint ({describe(damage)})") from damage
+        reason = f" ({damage.strerror})" if isinstance(damage, OSError) else ""
+        raise UserError(f"{path} is not a whole checkpoint{reason}") from damage
     if not (isinstance(content, dict) and {"state_dict", "classes", "image_shape"} <= content.keys()):
         raise UserError(f"{path} is not a checkpoint of train.py")
     return content
 
 
-def load_weights(module: Classifier, path: Path) -> None:
+def load_weights(module: Classifier, path: Path) -> dict[str, Any]:
     """Give ``module`` the weights of a checkpoint, from whichever engine they came.
+
+    Returns:
+        The content of the checkpoint.
 
     Raises:
         UserError: if they were trained for other classes or are those of another network.
@@ -40,6 +44,7 @@ def load_weights(module: Classifier, path: Path) -> None:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as mismatch:
         raise UserError(f"{path} holds the weights of another network: {mismatch}") from mismatch
+    return content
 
 
 def load_classifier(run: Run, checkpoint: Path, *, reference: bool = False) -> Classifier:

@@ -1,5 +1,6 @@
 """From a configuration to results: fit, test with the best weights, write everything down."""
 
+import gc
 import logging
 import math
 import warnings
@@ -10,7 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiment.entry_point import argument
@@ -29,9 +30,9 @@ from experiment.worker import PREEMPTED, be_parent, end_with_parent, ending_on_s
 from lightning_modules.build import (
     build_classifier,
     build_data,
-    build_network,
     build_trainer,
     compile_network,
+    without_values,
 )
 from lightning_modules.callbacks.extension import Extension
 from lightning_modules.callbacks.lr_finder import LearningRateFinder
@@ -42,6 +43,8 @@ from lightning_modules.data import ImageDataModule
 from lightning_modules.loading import load_checkpoint, load_weights
 
 log = logging.getLogger(__name__)
+
+gc.freeze()  # what was imported stays: what a job leaves is found without a look at all of it
 
 
 def train(config: DictConfig, run: Run) -> float | None:
@@ -76,6 +79,8 @@ def train(config: DictConfig, run: Run) -> float | None:
                 raise
             except BaseException as failure:
                 run.fail(failure, diverged=isinstance(failure, Diverged))
+                if isinstance(failure, Diverged) and not run.is_writer:
+                    raise SystemExit(1) from failure  # the first process says the same
                 raise
             if not run.is_writer:  # the results are the first process's to write
                 return None
@@ -86,6 +91,8 @@ def train(config: DictConfig, run: Run) -> float | None:
                 run.finish("finished", **measured)
                 log.info(table(run.results, run.folder))
         score: float | None = run.results.get("monitored")
+    if run.is_job:
+        gc.collect()  # Lightning leaves circles, which Python would keep for tens of jobs
     return score
 
 
@@ -111,6 +118,8 @@ def evaluate(
     config.callbacks, config.logger = {}, {}
     config.trainer.update({"accelerator": "auto", "devices": 1, "strategy": "auto", "num_nodes": 1})
     config.trainer.profiler = None
+    if config.trainer.precision == "16-mixed" and not torch.accelerator.is_available():
+        config.trainer.precision = "32-true"  # on a CPU there is nothing else like it
     data = _load_data(config, run)
     trainer, module = build_trainer(config, run.folder), build_classifier(config, data)
     return test(trainer, module, data, checkpoint, predictions)
@@ -140,6 +149,8 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
     step = _step(last) if last.exists() else None
     if step is None:
         module.initialise_from(data.training_images(5000))
+    if config.trainer.precision == "64-true":  # Lightning would first round what a checkpoint holds
+        module.double()
     compile_network(config, module.network)
     trainer = build_trainer(config, run.folder, purge_step=step)
     if "trainer.max_epochs" in run.changes:
@@ -222,8 +233,7 @@ def test(
                 f"{checkpoint} is missing: its weights were to be tested. Restore it, or test others with "
                 "python evaluate.py run=FOLDER ckpt=last"
             )
-        load_weights(module, checkpoint)
-        content, folder = load_checkpoint(checkpoint), Path(trainer.default_root_dir)
+        content, folder = load_weights(module, checkpoint), Path(trainer.default_root_dir)
         own = checkpoint.is_relative_to(folder)
         tested["checkpoint"] = str(checkpoint.relative_to(folder) if own else checkpoint)
         tested["epoch"] = content["epoch"] + 1 if content["global_step"] else 0
@@ -285,12 +295,9 @@ class _Begin(Callback):
 
 def _flops(config: DictConfig, data: ImageDataModule) -> int:
     """Floating-point operations of one image's forward pass: two for each product in a matrix product."""
-    reference = config.copy()
-    OmegaConf.update(reference, "model.engine", "torch", force_add=True)
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        build_network(reference, data.image_shape, len(data.classes)).eval()(
-            torch.zeros(1, *data.image_shape)
-        )
+    network = without_values(config, data.image_shape, len(data.classes))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *data.image_shape, device="meta"))
     return int(counter.get_total_flops())
 
 

@@ -318,3 +318,11 @@ def test_mnist_mini_through_the_module():
     assert module.sizes == {"train": 3600, "val": 400, "test": 1000}
     assert module.image_shape == (1, 28, 28)
     assert len(batches(module)) == 56
+
+
+def test_options_that_augmentation_switched_off_leaves_without_effect_are_named(caplog):
+    data(augment=True, mix="cutmix", cutout=8)
+    assert not caplog.messages
+    data(augment=False, mix="cutmix", cutout=8)
+    (said,) = caplog.messages
+    assert "no effect of data.mix=cutmix, data.cutout=8: data.augment=true" in said

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from experiment.errors import UserError
 from experiment.instantiate import instantiate
 from experiment.schema import problems
-from lightning_modules.build import build_trainer
+from lightning_modules.build import build_classifier, build_data, build_trainer
 
 
 def test_instantiate_passes_options_on():
@@ -140,3 +140,18 @@ def test_early_stopping_looks_the_way_in_which_its_metric_is_better(options, mod
     trainer = build_trainer(config, tmp_path)
     (stopping,) = trainer.early_stopping_callbacks
     assert stopping.mode == mode
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.size_schedule=[28,14]"],  # its last layer counts on 7×7
+        ["data.size_schedule=[2,28]", "model.pooling=adaptive_avg"],
+        ["model=fast", "data.size_schedule=[8]"],
+    ],
+    ids=" ".join,
+)
+def test_heights_that_a_network_cannot_take_are_refused_before_it_is_trained(configure, overrides):
+    config = configure(*(f"++{one}" if "." in one else one for one in overrides))
+    with pytest.raises(UserError, match=r"size_schedule: this network takes no images of \d+×\d+ pixels"):
+        build_classifier(config, build_data(config))
