@@ -1,6 +1,5 @@
 """Report on runs and sweeps from their folders: ``python report.py outputs/NAME …``; see ``--help``."""
 
-import math
 import sys
 from pathlib import Path
 
@@ -16,7 +15,9 @@ USAGE = (
 )
 KNOBS = {
     "out": Knob("str", "where the report goes; default FOLDER/report", optional=True),
-    "delta": Knob("str", "a difference in the metric within ±delta counts as none", optional=True),
+    "delta": Knob(
+        "float", "a difference in the metric within ±delta counts as none", "(0, inf)", optional=True
+    ),
 }
 
 
@@ -30,26 +31,13 @@ def main() -> None:
     folders = [Path(word) for word in sys.argv[1:] if word not in options]  # their names may hold a =
     if not folders:
         raise UserError(f"which runs? {USAGE}")
-    delta = _positive(given["delta"])
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder")
     with loading("matplotlib"):
         from experiment.report.page import write_report
 
-    print(write_report(folders, Path(given["out"]) if given["out"] else None, delta))
-
-
-def _positive(delta: str | None) -> float | None:
-    try:
-        number = None if delta is None else float(delta)
-    except ValueError:
-        number = math.nan
-    if number is not None and not 0 < number < math.inf:
-        raise UserError(
-            f"delta={delta}: expected a number above 0, such as 0.005 for half a point of accuracy"
-        )
-    return number
+    print(write_report(folders, Path(given["out"]) if given["out"] else None, given["delta"]))
 
 
 if __name__ == "__main__":

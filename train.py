@@ -47,10 +47,10 @@ def job(config: DictConfig) -> float | None:
 
 def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
     """Train a run; where it is one of a sweep, its log goes to its folder only."""
-    with loading(is_quiet=is_sweep):  # after every check: it takes seconds
-        from lightning_modules.training import train
-
     try:
+        with loading(is_quiet=is_sweep):  # after every check: it takes seconds
+            from lightning_modules.training import train
+
         return train(run.config, run)
     except Exception as error:
         if not is_sweep or config.resume or isinstance(error, Busy):
@@ -61,6 +61,7 @@ def train_job(run: Run, config: DictConfig, is_sweep: bool) -> float | None:
             log.info(said)
         raise
     finally:
+        run.discard()
         if is_sweep and not config.resume:  # the sweeper is not ours, which prints these lines itself
             print(f"{run.folder.name}  {outcome(run)}", flush=True)
 

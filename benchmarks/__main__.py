@@ -16,11 +16,11 @@ from experiment.provenance import environment
 from experiment.schema import Knob
 
 QUICK = ("pipeline", "overhead", "peer", "startup")
-LONG = ("halving", "lr_finder", "jobs")
+LONG = ("halving", "lr_finder", "jobs", "machine")
 USAGE = "python -m benchmarks [only=overhead,peer] [rounds=5] [clock=cpu] [device=cuda] [out=FOLDER]"
 KNOBS = {
     "only": Knob("str", f"of {', '.join((*QUICK, *LONG))}; default: the first {len(QUICK)}", optional=True),
-    "rounds": Knob("str", "how often each is measured; default 5", optional=True),
+    "rounds": Knob("int", "how often each is measured; default 5", "[1, inf)", optional=True),
     "clock": Knob(
         "str", "cpu: one thread's, where the machine is not quiet", choices=("wall", "cpu"), optional=True
     ),
@@ -37,10 +37,7 @@ def main() -> None:
     for name in names:
         if name not in (*QUICK, *LONG):
             raise UserError(f"only={name}: no such benchmark.{nearest(name, (*QUICK, *LONG))} {USAGE}")
-    rounds = given["rounds"] or "5"
-    if not rounds.isdigit() or int(rounds) < 1:
-        raise UserError(f"rounds={rounds}: a whole number from 1. {USAGE}")
-    settings = Settings(int(rounds), given["clock"] or "wall", given["device"] or "cpu")
+    settings = Settings(given["rounds"] or 5, given["clock"] or "wall", given["device"] or "cpu")
     if settings.clock == "cpu":
         os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     folder = Path(given["out"] or "outputs/benchmarks")

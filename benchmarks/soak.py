@@ -18,13 +18,14 @@ import torch
 
 from benchmarks.timing import ROOT
 from experiment.command_line import assignments
+from experiment.entry_point import entry_point
 from experiment.schema import Knob
 
 USAGE = "python -m benchmarks.soak kills=50 [engine=torch|numpy] [seed=0]"
 KNOBS = {
-    "kills": Knob("str", "how often trainings are killed on each engine"),
+    "kills": Knob("int", "how often trainings are killed on each engine", "[1, inf)"),
     "engine": Knob("str", "only this one", choices=("torch", "numpy"), optional=True),
-    "seed": Knob("str", "of when and how they are killed", optional=True),
+    "seed": Knob("int", "of when and how they are killed", optional=True),
 }
 SMALL = [
     "model.widths=[4,8,8]", "data.train_images=1280", "data.batch_size=16", "trainer.max_epochs=4",
@@ -36,10 +37,11 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMINGS = ("train_seconds", "seconds", "images_per_second")
 
 
+@entry_point
 def main() -> None:
     """Soak each engine; print a line for each run."""
     given = assignments(sys.argv[1:], KNOBS, USAGE)
-    chance, kills = random.Random(int(given["seed"] or 0)), int(given["kills"])
+    chance, kills = random.Random(given["seed"] or 0), given["kills"]
     differing = 0
     with tempfile.TemporaryDirectory() as folder:
         for engine, model in ENGINES.items():

@@ -27,7 +27,9 @@ USAGE = (
 KNOBS = {
     "runs": Knob("str", "folders with finished runs or reports, separated by commas"),
     "data": Knob("str", "of runs on this data set; default cifar10", optional=True),
-    "reach": Knob("str", "accuracy on the validation set that is to be reached; default 0.9", optional=True),
+    "reach": Knob(
+        "float", "accuracy on the validation set that is to be reached; default 0.9", "(0, 1)", optional=True
+    ),
     "out": Knob("path", "the picture; default time_to_accuracy.png", optional=True),
 }
 
@@ -134,7 +136,7 @@ def main() -> None:
     if not named:
         there = ", ".join(dict.fromkeys(record.dataset for record in runs.finished))
         raise UserError(f"data={dataset}: no finished run of it there, only of {there}")
-    reach = float(given["reach"] or 0.9)
+    reach = given["reach"] or 0.9
     print(
         f"| {dataset} | runs | test accuracy | with views | PFLOP | minutes | until {reach:.1%} validated |"
     )

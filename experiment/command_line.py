@@ -2,8 +2,11 @@
 
 import argparse
 import re
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiment.config import files_of_keys, override_lists
@@ -24,6 +27,7 @@ from experiment.help import help_text
 from experiment.knob import Knob, nearest, text
 from experiment.schema import (
     COMPONENTS,
+    HYDRA_KNOBS,
     KNOBS,
     can_be_left_out,
     faults,
@@ -47,7 +51,8 @@ class _Flags(argparse.ArgumentParser):
         for flags in ("-h --help", "--hydra-help", "--version", "-m --multirun", "-r --run", "--resolve"):
             self.add_argument(*flags.split(), action="store_true")
         self.add_argument("-sc", "--shell-completion", action="store_true")
-        self.add_argument("-i", "--info", nargs="?", const="all")
+        shown = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+        self.add_argument("-i", "--info", nargs="?", const="all", choices=shown)
         self.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
         for flag in ("package", "config-path", "config-name", "config-dir"):
             self.add_argument(f"-{''.join(word[0] for word in flag.split('-'))}", f"--{flag}")
@@ -68,6 +73,10 @@ def check(argv: list[str]) -> list[str]:
         UserError: naming every unknown option, unknown key and value out of range, with what is allowed.
     """
     flags, given = _Flags().parse_known_args(argv)
+    if flags.experimental_rerun:
+        raise UserError("--experimental-rerun: resume=FOLDER goes on with a run, from its own configuration")
+    if sum(map(bool, (flags.run, flags.multirun, flags.cfg, flags.info, flags.shell_completion))) > 1:
+        raise UserError("give one of --run, --multirun, --cfg, --info and --shell-completion")
     if flags.hydra_help or flags.shell_completion or flags.info or flags.version:
         return argv  # Hydra answers these
     if flags.config_path or flags.config_name:
@@ -98,7 +107,12 @@ def _reason(mistake: Exception) -> str:
         group, _, option = str(mistake.missing_cfg_file).rpartition("/")
         meant, there = nearest(option, mistake.options), ", ".join(mistake.options)
         return f"a list of defaults names {group}={option}: no such option.{meant} Options: {there}"
+    if found := re.match(r"Could not override '(hydra\..+?)'", str(mistake)):
+        key = found[1]
+        return f"{key}: no such key.{nearest(key, HYDRA_KNOBS)} +{key}=… adds one that its package knows"
     message = " ".join(str(mistake).partition("\nSee ")[0].split())
+    if message.startswith("Error merging override"):
+        return f"{message.rpartition(' ')[2]}: {str(mistake.__cause__).splitlines()[0]}"
     words = "(?:Could not override '/?|.* No earlier Group Default for ')"  # of Hydra 1.3 and 1.4
     if found := re.match(rf"In '(.+?)': {words}([^'@]+)(@?)", message):
         file, group, is_nested = found.groups()
@@ -160,8 +174,10 @@ def _parse(given: Sequence[str]) -> list[Override]:
         # a path of any letters: Hydra's grammar would take = and , for its own
         is_odd_path = key == "resume" and re.search(r"^[^'\"]*[=,()\[\]{}:][^'\"]*$", path)
         try:
-            overrides += parser.parse_overrides([f"resume='{path}'" if is_odd_path else word])
-        except HydraException as mistake:
+            parsed = parser.parse_overrides([f"resume='{path}'" if is_odd_path else word])
+            overrides += parsed
+            [*map(_texts, parsed)]  # some sweeps that cannot be are found out here only
+        except (HydraException, OmegaConfBaseException) as mistake:
             said = [line for line in str(mistake).splitlines() if not line.startswith(("Error", "See "))]
             reason = said[0] if said else str(mistake.__cause__ or "no value")
             hint = "Special characters are quoted twice: \"name='a, b'\""
@@ -214,7 +230,7 @@ def _problems_of_mode(overrides: list[Override], multirun: bool) -> Iterator[str
             yield "resume= continues one run: leave -m out"
         if multirun and key == "name":
             yield f"{_line(override)}: names a single run; sweep.name= names a sweep"
-        if not multirun and key.startswith("sweep."):
+        if not multirun and re.match(r"sweep\.|hydra[./](sweeper|launcher)", key):
             yield f"{_line(override)}: is about a sweep: add -m"
         elif not multirun and override.is_sweep_override():
             yield f"{_line(override)}: several values are a sweep: add -m"
@@ -231,7 +247,9 @@ def _compose_and_check(overrides: list[Override], path: list[str]) -> DictConfig
         if override.is_delete():
             deleted.append(override)
         elif options and not any(isinstance(value, dict) for value in _values(override)):
-            groups.append(_texts(override))
+            if not (texts := _texts(override)):
+                wrong.append(f"{_line(override)}: no such option. Options: {', '.join(options)}")
+            groups.append(texts)
             if key != "metrics" and any(isinstance(value, list) for value in _values(override)):
                 wrong.append(f"{_line(override)}: takes one option; several are a sweep: -m {key}=a,b")
             for value in (o for v in _values(override) for o in (v if isinstance(v, list) else [v])):
@@ -266,6 +284,10 @@ def _problems(composed: DictConfig, values: list[Override], deleted: list[Overri
         if "expected null" in line and (CONFIG_DIR / group / f"{name}.yaml").is_file():
             line += f" {group}={name} switches it on"
         yield line
+    parts = {name: OmegaConf.to_container(composed.hydra[name]) for name in ("launcher", "sweeper")}
+    for key, value in flatten({"hydra": parts}).items():
+        if key in HYDRA_KNOBS:
+            yield from filter(None, [HYDRA_KNOBS[key].problem(key, value)])
     for override in values:
         knob = known.get(override.key_or_group)
         wrong = (knob.problem(override.key_or_group, v) for v in _values(override)[1:]) if knob else ()
@@ -318,13 +340,15 @@ def _missing_plugin(override: Override) -> str:
     packages = re.findall(r"hydra_plugins\.\w+", option.read_text())
     extra = "hpo" if override.key_or_group == "hydra/sweeper" else "cluster"
     is_there = all(find_spec(package) for package in packages)
+    if override.value() == "submitit_slurm" and is_there and not shutil.which("srun"):
+        return f"{override.input_line}: there is no srun here; start this where Slurm's jobs are started"
     return "" if is_there else f"{override.input_line} is not installed: pip install -e '.[{extra}]'"
 
 
 def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str, Any]:
     """``key=value`` arguments of the commands that read a run rather than compose one.
 
-    A value stays a string; a knob that is not ``optional`` must be given.
+    A knob that is not ``optional`` must be given.
 
     Raises:
         UserError: naming an unknown or missing key, or a value that is not allowed.
@@ -352,6 +376,10 @@ def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str
     for key, knob in knobs.items():
         if given[key] is None and not knob.optional:
             raise UserError(f"{key}= is missing: {described[key]}. {usage}")
-        if not knob.accepts(given[key]):
-            raise UserError(f"{key}={given[key] or ''}: {knob.meaning}: {knob.allowed}. {usage}")
+        if given[key] is None:
+            continue
+        with suppress(ValueError):
+            given[key] = {"int": int, "float": float}.get(knob.kind, str)(given[key])
+        if wrong := replace(knob, optional=False).problem(key, given[key]):
+            raise UserError(f"{wrong} {usage}")
     return given

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from experiment.errors import UserError
 
@@ -31,6 +34,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
                 part.unlink(missing_ok=True)
     except OSError as failure:
         raise CannotWrite(f"{path} cannot be written: {failure.strerror or failure}") from failure
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads what OmegaConf wrote, ten times as fast; 1e-4 is a number, too."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file that OmegaConf wrote, where many are read; empty if nothing is in it."""
+    return yaml.load(path.read_text(), _Loader) or {}
 
 
 def read_json(path: Path, **kinds: Any) -> dict[str, Any]:

@@ -36,13 +36,9 @@ def counts(settings: int, epochs: int, factor: int) -> list[int]:
     return kept
 
 
-def problems_of_halving(factor: object, jobs: Sequence[Job], max_seeds: int) -> list[str]:
+def problems_of_halving(jobs: Sequence[Job], max_seeds: int) -> list[str]:
     """What keeps jobs from being compared at a part of their epochs, one line each."""
     wrong = []
-    if not isinstance(factor, int) or factor < 2:
-        wrong.append(
-            f"hydra.sweeper.factor={factor}: one setting in so many is promoted: a whole number from 2"
-        )
     if max_seeds:
         wrong.append(
             "sweep.until=decided: halving stops settings early; take hydra/sweeper=folder for verdicts"

@@ -61,6 +61,8 @@ class Knob:
         if self.accepts(value):
             return None
         hint = nearest(str(value), map(str, self.choices)) if self.choices else ""
+        if self.kind in ("name", "path", "str") and type(value) in (int, float):
+            hint += f" A text of digits is quoted twice: \"{key}='{value}'\""
         meaning = f" ({self.meaning})" if self.meaning else ""
         return f"{key}={text(value)}: expected {self.allowed}{meaning}.{hint}"
 
@@ -120,18 +122,17 @@ def nearest(name: str, known: Iterable[str], suffix: str = "") -> str:
         known: what there is.
         suffix: follows each name in the answer, such as ``"=3"``.
     """
-    owner, _, leaf = name.rpartition(".")
-
-    def likeness(key: str) -> float:
-        """A key may be right but for its group: mostly that of the last parts."""
-        group, _, last = key.rpartition(".")
-        distance = 1 - _ratio(owner, group) if owner else 0.0
-        return _ratio(leaf, last) - 0.2 * distance
-
-    scores = {key: likeness(key) for key in known}
+    scores = {key: likeness(name, key) for key in known}
     best = sorted((key for key in scores if scores[key] >= 0.65), key=lambda key: -scores[key])[:3]
     close = [f"{key}{suffix}" for key in best if scores[key] > scores[best[0]] - 0.1]
     return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def likeness(name: str, key: str) -> float:
+    """How much a name is like a key, which may be right but for its group: mostly their last parts."""
+    (owner, _, leaf), (group, _, last) = name.rpartition("."), key.rpartition(".")
+    distance = 1 - _ratio(owner, group) if owner else 0.0
+    return _ratio(leaf, last) - 0.2 * distance
 
 
 def _ratio(one: str, other: str) -> float:

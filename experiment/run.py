@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiment.config import monitor
 from experiment.errors import UserError
 from experiment.files import CannotWrite, damaged, make_folder, read_json, sha256, write_atomically
+from experiment.launch import launched
 from experiment.provenance import environment, inexact, now, version
 from experiment.results import json_numbers, summary
 from experiment.schema import problems
@@ -397,9 +398,13 @@ class Run:
         except Busy:
             raise
         except BaseException:
-            if self.is_new and not self.has_begun:
-                shutil.rmtree(self.folder, ignore_errors=True)  # or it would be offered as a run later
+            self.discard()
             raise
+
+    def discard(self) -> None:
+        """Remove the folder that this process has made, if the run has not begun."""
+        if self.is_new and not self.has_begun:
+            shutil.rmtree(self.folder, ignore_errors=True)  # or it would be offered as a run later
 
     def fail(self, failure: BaseException, diverged: bool = False) -> None:
         """Note a failure and, in ``run.log``, its traceback, as far as the disk takes them.
@@ -461,15 +466,10 @@ def _copying_log(path: Path) -> Iterator[None]:
 
 def _meeting_point(parent: Path) -> Path | None:
     """Where the first of the processes that torchrun or srun started names the folder of their run."""
-    known = os.environ
-    if "TORCHELASTIC_RUN_ID" in known and int(known.get("WORLD_SIZE", 1)) > 1:
-        names = "MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID TORCHELASTIC_RESTART_COUNT"
-    elif "SLURM_PROCID" in known and int(known.get("SLURM_NTASKS", 1)) > 1:
-        names = "SLURM_JOB_ID SLURM_STEP_ID SLURM_RESTART_COUNT"
-    else:
+    launch = launched()
+    if launch.processes == 1:
         return None
-    launch = "-".join(known.get(name, "0") for name in names.split())
-    return parent / f".launch-{re.sub(r'[^A-Za-z0-9.-]', '_', launch)}"
+    return parent / f".launch-{re.sub(r'[^A-Za-z0-9.-]', '_', launch.name)}"
 
 
 def _folder_of_first_process(meeting: Path, seconds: float = 120) -> Path:

@@ -19,8 +19,8 @@ from experiment.entry_point import ROOT, trusted_packages
 from experiment.errors import UserError
 from experiment.instantiate import chosen_metrics
 from experiment.knob import Knob as Knob
+from experiment.knob import likeness, text
 from experiment.knob import nearest as nearest
-from experiment.knob import text
 from experiment.metrics import TABLE, Metric
 from experiment.signature import Signature, ancestors, decorated, definition, described, signature
 
@@ -154,6 +154,23 @@ KNOBS: dict[str, Knob] = {
 }
 
 
+HYDRA_KNOBS = {
+    "hydra.sweeper.max_batch_size": _positive(
+        "int", "jobs that the launcher is given at a time", optional=True
+    ),
+    "hydra.sweeper.factor": Knob("int", "one setting in so many is promoted", "[2, inf)"),
+    "hydra.sweeper.n_trials": _positive("int", "trials of this search"),
+    "hydra.sweeper.n_jobs": _positive("int", "trials at once"),
+    "hydra.sweeper.max_failure_rate": Knob("float", "part of n_trials that may fail", "[0, 1]"),
+    "hydra.launcher.n_jobs": Knob("int", "jobs at once; -1 = one for each core", "[-1, inf)"),
+    "hydra.launcher.timeout_min": _positive("int", "minutes that a job may take"),
+    "hydra.launcher.cpus_per_task": _positive("int", "cores of a job"),
+    "hydra.launcher.gpus_per_node": Knob("int", "GPUs of a job", "[0, inf)", optional=True),
+    "hydra.launcher.array_parallelism": _positive("int", "jobs at once"),
+}
+"""Of the sweepers and launchers, where they have them."""
+
+
 def flatten(config: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key → plain value, interpolations resolved; lists are values, empty or null nodes too."""
     plain: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
@@ -187,7 +204,7 @@ def faults(config: DictConfig, *, is_composed: bool = False) -> list[tuple[str, 
     if found := list(_faults(plain, is_composed)):
         return found
     try:
-        return list(_faults_of_monitors(plain, chosen_metrics(config)))
+        return [*_faults_between(plain), *_faults_of_monitors(plain, chosen_metrics(config))]
     except UserError as mistake:
         return [(re.split("[=:]", str(mistake))[0], str(mistake))]
 
@@ -238,7 +255,8 @@ def problems(config: DictConfig, *, is_composed: bool = False) -> list[str]:
 def unknown(key: str, known: Iterable[str], suffix: str = "") -> str:
     """The message for a key that there is not, with the nearest ones, each followed by ``suffix``."""
     known, group = list(known), key.partition(".")[0]
-    inside = ", ".join(name for name in known if name.startswith(f"{group}."))
+    there = sorted((name for name in known if name.startswith(f"{group}.")), key=lambda k: -likeness(key, k))
+    inside = ", ".join(there)
     meant = nearest(key, [*COMPONENTS, *known], suffix)
     return f"{key}: no such key.{meant}" + f" {group} has: {inside}" * bool(inside and not meant)
 
@@ -346,16 +364,21 @@ def _faults_of_component(
                 yield from _faults_of_component(inner, target_node, NESTED, {})
         elif name in taken.knobs and (line := taken.knobs[name].problem(dotted, value)):
             yield dotted, line
-    if (
-        key == "data"
-        and (fold := node.get("fold")) is not None
-        and not fold < (folds := node.get("folds", 5))
-    ):
-        yield "data.fold", f"data.fold={fold}: with data.folds={folds} there are 0 to {folds - 1}"
     if "dataset" in node and key == "data" and (reason := _refusal_of_data(str(node["dataset"]))):
         yield "data.dataset", f"data.dataset={node['dataset']}: {reason}"
     for name in sorted(taken.required - set(node)) if not is_partial else []:
         yield f"{key}.{name}", f"{key}.{name} is missing: {target} needs it; +{key}.{name}=… gives it"
+
+
+def _faults_between(plain: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Values that do not go together."""
+    data, engine = plain.get("data") or {}, (plain.get("model") or {}).get("engine", "torch")
+    fold, folds = data.get("fold"), data.get("folds", 5)
+    if fold is not None and fold >= folds:
+        yield "data.fold", f"data.fold={fold}: with data.folds={folds} there are 0 to {folds - 1}"
+    if (plain.get("trainer") or {}).get("compile") and engine != "torch":
+        key = "trainer.compile"
+        yield key, f"{key}=true: torch compiles its own layers only, not those of model.engine={engine}"
 
 
 def _faults_of_monitors(plain: Mapping[str, Any], chosen: Mapping[str, Metric]) -> Iterator[tuple[str, str]]:

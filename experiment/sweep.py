@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from experiment.config import digest
 from experiment.entry_point import invocation
 from experiment.errors import UserError
-from experiment.files import damaged, make_folder, read_json
+from experiment.files import damaged, make_folder, read_json, read_yaml
 from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
@@ -183,7 +183,7 @@ class Sweep:
             foreign: look at other runs beside the sweep's folder, too.
         """
         paces: dict[str, list[float]] = defaultdict(list)
-        runs = [(job.run, job.config) for job in self.jobs]
+        runs: list[tuple[Run, Any]] = [(job.run, job.config) for job in self.jobs]
         if foreign:
             runs += _runs_below(self.folder.parent)
         for run, config in runs:
@@ -325,23 +325,25 @@ def _epochs(job: Job) -> str:
     return f"{min(len(job.run.metrics) + 1, epochs)}/{epochs}"
 
 
-def _runs_below(folder: Path) -> list[tuple[Run, DictConfig]]:
+def _runs_below(folder: Path) -> list[tuple[Run, Mapping[str, Any]]]:
     """The runs below a folder with their configurations; what other programs left there is passed over."""
     found = []
     for path in folder.glob("**/metrics.csv"):
         run = Run(path.parent)
         try:
-            if all("seconds" in row for row in run.metrics) and _kind(run.config):
-                found.append((run, run.config))
+            config = read_yaml(run.folder / "config.yaml")
+            if all("seconds" in row for row in run.metrics) and _kind(config):
+                found.append((run, config))
         except Exception as foreign:  # whatever it is, it only costs an estimate
             log.debug(f"{path} is no run's: {foreign}")
     return found
 
 
-def _kind(config: DictConfig) -> str:
+def _kind(config: Any) -> str:
     """Of runs with the same kind an epoch takes the same time."""
-    data = {key: config.data[key] for key in ("dataset", "train_images", "augment", "batch_size")}
-    return repr((config.model.get("widths"), config.model._target_, config.model.get("engine"), data))
+    model, data = config["model"], config["data"]
+    values = [model.get("widths"), model["_target_"], model.get("engine")]
+    return repr([*values, *(data[key] for key in ("dataset", "train_images", "augment", "batch_size"))])
 
 
 def duration(seconds: float) -> str:

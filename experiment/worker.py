@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiment.config import choices, register_resolver, run_config
 from experiment.entry_point import ROOT, argument, invocation, trusted_packages
 from experiment.errors import UserError
+from experiment.launch import launched
 from experiment.provenance import available_cores
 from experiment.run import FOLDER_VARIABLE, LOCK, Run
 from experiment.schema import problems
@@ -135,7 +136,7 @@ def _check_processes(config: DictConfig) -> None:
             f"trainer.devices={devices}: a process for each, and this machine has {cores} cores for them. "
             "Choose fewer, or set ALLOW_MORE_PROCESSES_THAN_CORES=1"
         )
-    launcher, started = launched()
+    launcher, started, _ = launched()
     if launcher and started != devices * nodes:
         raise UserError(
             f"{launcher} started {started} process{'es' * (started > 1)} of this run, but trainer.devices="
@@ -153,18 +154,7 @@ def continuation(run: Run) -> str:
     """What to tell a person who has interrupted a run; nothing in the processes that only help with it."""
     if run.has_begun and run.is_writer:
         return f"continue with: {invocation('train')} {argument('resume', str(run.folder))}"
-    return "" if run.folder.exists() else "stopped before the first step: nothing is left of this run"
-
-
-def launched() -> tuple[str | None, int]:
-    """Which launcher started this process, if any did, and how many it started for the same run."""
-    known = os.environ
-    if "TORCHELASTIC_RUN_ID" in known:
-        return "torchrun", int(known.get("WORLD_SIZE", 1))
-    if "SLURM_NTASKS" in known and known.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        is_step = "SLURM_STEP_ID" in known  # else this is the batch script, whose tasks srun has yet to start
-        return "srun" if is_step else "Slurm, without srun,", int(known["SLURM_NTASKS"]) if is_step else 1
-    return None, 1
+    return "stopped before the first step: nothing is left of this run" if run.is_new else ""
 
 
 def check_launched_once() -> None:
@@ -173,7 +163,7 @@ def check_launched_once() -> None:
     Raises:
         UserError: saying so.
     """
-    launcher, started = launched()
+    launcher, started, _ = launched()
     if started > 1:
         raise UserError(
             f"{launcher} started {started} processes of one sweep: start it once, it starts its jobs itself"
@@ -205,7 +195,7 @@ def _parent() -> int | None:
 
 def end_with_parent() -> None:
     """End this process, as SIGTERM does, once the one that :func:`be_parent` names is gone."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's agent, whatever started that
+    if launched().by == "torchrun":  # its agent, whatever started that
         os.environ[PARENT_VARIABLE] = f"{platform.node()}:{os.getppid()}"
     parent = _parent()
     if parent is None or any(thread.name == WATCH for thread in threading.enumerate()):

@@ -190,7 +190,7 @@ class FolderSweeper(Sweeper):
         if max_seeds and not claims:
             wrong.append("sweep.until=decided: there is no claim to decide; experiment=… brings one")
         if self.factor is not None:
-            wrong += problems_of_halving(self.factor, jobs, max_seeds)
+            wrong += problems_of_halving(jobs, max_seeds)
         if wrong:
             raise UserError("\n       ".join(dict.fromkeys(wrong)))
         if self.factor is not None:
@@ -223,7 +223,8 @@ class FolderSweeper(Sweeper):
         assert self.launcher is not None
         for name in ("hydra", "hydra_plugins"):  # a line for each job when it ends is enough
             logging.getLogger(name).setLevel(logging.WARNING)
-        size = self.max_batch_size or len(todo)
+        # one after the other each for itself, or Hydra would keep what every job leaves until the last one
+        size = 1 if isinstance(self.launcher, BasicLauncher) else self.max_batch_size or len(todo)
         for start in range(0, len(todo), size or 1):
             chunk = todo[start : start + size]
             folders = [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -22,6 +23,7 @@ from torch.optim import Optimizer
 
 from experiment.errors import UserError
 from experiment.instantiate import chosen_metrics, instantiate, load
+from experiment.launch import launched
 from experiment.metrics import row as metric_row
 from experiment.precision import resolve
 from experiment.run import Run
@@ -128,12 +130,10 @@ def compile_network(config: DictConfig, network: nn.Module) -> None:
     """Have torch compile a network, if the run is to.
 
     Raises:
-        UserError: if it is of another engine, or there is no compiler.
+        UserError: if there is no compiler.
     """
     if not config.trainer.get("compile"):
         return
-    if config.model.get("engine", "torch") != "torch":
-        raise UserError("trainer.compile=true: torch compiles its own layers only: model.engine=torch")
     if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++", "cl"))):
         raise UserError(
             "trainer.compile=true needs a C++ compiler, such as g++: install one, or leave it out"
@@ -161,6 +161,9 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     """
     if config.trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
+    if config.trainer.precision == "16-mixed" and on_cpu:  # Lightning would take bfloat16
+        raise UserError("trainer.precision=16-mixed needs a GPU: auto takes what is fastest here")
     callbacks: list[Callback] = [_callback(node, folder) for node in config.callbacks.values() if node]
     if companion := getattr(load(config.optimizer._target_), "companion", None):
         callbacks.append(companion())
@@ -179,12 +182,10 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         options["profiler"] = PROFILERS[options["profiler"]](dirpath=folder, filename="profile")
     else:
         options["profiler"] = _Unprofiled()
-    # Lightning would write a checkpoint of its own at Slurm's warning and requeue the job unasked
-    slurm: list[Any] = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     try:
         trainer = Trainer(
             **options,
-            plugins=slurm,
+            plugins=_environment(config),
             default_root_dir=folder,
             callbacks=callbacks,
             logger=loggers,
@@ -208,6 +209,16 @@ class _Unprofiled(PassThroughProfiler):
 
 
 _NOTHING = nullcontext()
+
+
+def _environment(config: DictConfig) -> list[Any]:
+    """How the processes of a run find each other, where Lightning would take Slurm for more than it is."""
+    launcher = launched().by
+    if launcher == "srun":
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(config.trainer.devices))  # srun may leave it out
+        # Lightning would write a checkpoint of its own at Slurm's warning and requeue the job unasked
+        return [SLURMEnvironment(auto_requeue=False)]
+    return [LightningEnvironment()] if launcher is None and "SLURM_NTASKS" in os.environ else []
 
 
 class _NothingUnasked(_CheckpointConnector):

@@ -7,7 +7,7 @@ import torch
 
 from experiment.errors import UserError
 from experiment.files import check
-from experiment.run import Run, describe
+from experiment.run import Run
 from lightning_modules.build import ImageFacts, build_classifier
 from lightning_modules.classifier import Classifier
 
@@ -22,7 +22,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as damage:  # torch's unpickler trips over damaged bytes in any way
-        raise UserError(f"{path} is not a whole checkpoint ({describe(damage)})") from damage
+        reason = f" ({damage.strerror})" if isinstance(damage, OSError) else ""
+        raise UserError(f"{path} is not a whole checkpoint{reason}") from damage
     if not (isinstance(content, dict) and {"state_dict", "classes", "image_shape"} <= content.keys()):
         raise UserError(f"{path} is not a checkpoint of train.py")
     return content

@@ -1,5 +1,6 @@
 """From a configuration to results: fit, test with the best weights, write everything down."""
 
+import gc
 import logging
 import math
 import warnings
@@ -43,6 +44,8 @@ from lightning_modules.loading import load_checkpoint, load_weights
 
 log = logging.getLogger(__name__)
 
+gc.freeze()  # what was imported stays: what a job leaves is found without a look at all of it
+
 
 def train(config: DictConfig, run: Run) -> float | None:
     """Train and test as ``config`` says, leaving everything in the folder of ``run``.
@@ -76,6 +79,8 @@ def train(config: DictConfig, run: Run) -> float | None:
                 raise
             except BaseException as failure:
                 run.fail(failure, diverged=isinstance(failure, Diverged))
+                if isinstance(failure, Diverged) and not run.is_writer:
+                    raise SystemExit(1) from failure  # the first process says the same
                 raise
             if not run.is_writer:  # the results are the first process's to write
                 return None
@@ -86,6 +91,8 @@ def train(config: DictConfig, run: Run) -> float | None:
                 run.finish("finished", **measured)
                 log.info(table(run.results, run.folder))
         score: float | None = run.results.get("monitored")
+    if run.is_job:
+        gc.collect()  # Lightning leaves circles, which Python would keep for tens of jobs
     return score
 
 
@@ -111,6 +118,8 @@ def evaluate(
     config.callbacks, config.logger = {}, {}
     config.trainer.update({"accelerator": "auto", "devices": 1, "strategy": "auto", "num_nodes": 1})
     config.trainer.profiler = None
+    if config.trainer.precision == "16-mixed" and not torch.accelerator.is_available():
+        config.trainer.precision = "32-true"  # on a CPU there is nothing else like it
     data = _load_data(config, run)
     trainer, module = build_trainer(config, run.folder), build_classifier(config, data)
     return test(trainer, module, data, checkpoint, predictions)

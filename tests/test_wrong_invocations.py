@@ -95,8 +95,33 @@ WRONG = {
         data.dataset=os.system | data.dataset=os.system
         data._target_=lightning_modules.data.sources.cifar10 | of functions only
         hydra.foo=1 | hydra.foo
+        hydra.mode=FOO | expected one of [RUN, MULTIRUN]
+        hydra/sweeper=halving | is about a sweep: add -m
+        hydra/launcher=joblib | is about a sweep: add -m
+        name=1 | quoted twice
+        optimizer=muno | Did you mean muon?
+        optimizer=muon optimizer.momentm=0.9 | Did you mean optimizer.momentum=0.9?
+        optimizer=adam optimizer.learning=1 | optimizer.lr
+        data.mix=mixupp | Did you mean mixup?
+        data.folds=1 data.fold=0 | expected int in [2, inf)
+        data.batch_size=0 | expected int in [1, inf)
+        data.val_fraction=1 | expected float in [0, 1)
+        trainer.precision=bf16 | bf16-mixed
+        trainer.compile=true model.engine=numpy | torch compiles its own layers only
+        trainer.accelerator=tpu | Did you mean cpu or gpu?
+        trainer.max_epochs=1e9 | expected int
+        trainer.gradient_clip_val=-1 | expected float in (0, inf)
+        callbacks=ema callbacks.ema.decay=2 | expected float in [0, 1)
+        scheduler=cosine scheduler.warmup=1.5 | expected float in [0, 1)
+        model.widths=[] | expected list[int] in [1, inf)
+        model.activation=rellu | Did you mean relu?
+        logger=wandbb | Did you mean wandb?
+        output_dir=/dev/null | /dev/null cannot be made
         hydra.searchpath=[nowhere] | nowhere
-        hydra/launcher=slurm | no such option
+        -m hydra/launcher=slurm seed=0,1 | no such option
+        -m -r seed=0 | one of --run, --multirun
+        --info foo | invalid choice
+        --experimental-rerun x | resume=FOLDER
         --config-dir nowhere x=1 | there is no such folder
         --config-dir | expected one argument
         --config-name other | --config-dir FOLDER
@@ -112,6 +137,20 @@ WRONG = {
         -m trainer=ddp seed=0,1 | a sweep gives each job one device
         -m trainer.devices=2 seed=0,1 | a sweep gives each job one device
         -m hydra/launcher=joblb seed=0,1 | joblb
+        -m hydra/launcher=joblib hydra.launcher.n_jobs=x seed=0,1 | expected int in [-1, inf)
+        -m hydra/launcher=joblib hydra.launcher.njobs=2 seed=0,1 | Did you mean hydra.launcher.n_jobs
+        -m hydra/launcher=submitit_local hydra.launcher.timeout_min=0 seed=0,1 | expected int in [1, inf)
+        -m hydra/launcher=submitit_slurm seed=0,1 | there is no srun here
+        -m hydra/sweeper=halvin seed=0,1 | Did you mean halving?
+        -m hydra/sweeper=halving hydra.sweeper.factor=1 seed=0,1 | expected int in [2, inf)
+        -m hydra/sweeper=halving hydra.sweeper.factr=2 seed=0,1 | Did you mean hydra.sweeper.factor?
+        -m hydra.sweeper.max_batch_size=0 seed=0,1 | expected int in [1, inf)
+        -m sweep.until=decidedd seed=0,1 | Did you mean decided?
+        -m sweep.until=decided seed=0,1 | there is no claim to decide
+        -m 'seed=range(3' | cannot be read
+        -m 'seed=glob(*)' | no value in it
+        -m 'model=glob(x*)' | no such option
+        -m 'optimizer.lr=choice(0.1,0.2),0.3' | cannot be read
         -m experiment=label_smoothing loss.label_smoothing=0,2 | loss.label_smoothing=2
         -m sweep.dry_rn=true seed=0,1 | Did you mean sweep.dry_run=true?
         -m hydra/sweeper=basic sweep.dry_run=true seed=0,1 | basic draws its jobs only while it runs""",
@@ -141,6 +180,9 @@ WRONG = {
         run=run images= | the value is missing
         run=run images=nowhere | does not exist
         run=run images=empty | holds no image
+        run=run images=pipe | neither an image nor a folder of images
+        run=run images=file.txt invert=maybe | invert=maybe: expected auto | true | false (
+        run=run/checkpoints images=empty | is not a run folder
         run=run images=file.txt | not a readable image
         run=bare images=empty | no checkpoint
         run=evil images=empty | loss._target_=os.system""",
@@ -150,6 +192,8 @@ WRONG = {
         run=run format= | the value is missing
         run=evil format=onnx | loss._target_=os.system
         run=bare format=onnx | no checkpoint
+        run=run format=safetensors out=file.txt/x.safetensors | x.safetensors cannot be written
+        run=run format=onnx foo=1 | no such key
         run=run format=safetensors out=empty | needs to end with .safetensors""",
     "report.py": """
         | which runs?
@@ -157,8 +201,18 @@ WRONG = {
         file.txt | no such folder
         empty | no finished run
         run out= | the value is missing
-        run delta=x | expected a number above 0
+        run delta=-1 | expected float in (0, inf)
+        run delta=nan | expected float in (0, inf)
+        run out=file.txt | is something else than a report
+        run out=file.txt/x | no report can be written to
+        -x | there is no such folder
+        run delta=x | expected float in (0, inf)
         out=x | which runs?""",
+    "grade.py": """
+        nothing.py | nothing.py does not exist
+        file.txt | is no exercise
+        empty | holds no exercise
+        --foo | does not exist""",
 }
 CASES = [
     (script, *map(str.strip, line.partition(" | ")[::2] if " | " in line else ("", line.strip(" |"))))
@@ -183,6 +237,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("empty", "ünï cöde"):
         (folder / name).mkdir()
     (folder / "file.txt").write_text("no run")
+    os.mkfifo(folder / "pipe")
     return folder
 
 

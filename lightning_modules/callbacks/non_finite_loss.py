@@ -1,5 +1,6 @@
 """Stops a training whose loss is no longer a number."""
 
+import math
 from typing import Any
 
 import torch
@@ -60,11 +61,15 @@ class NonFiniteLoss(Callback):
         if not self.pending:
             return
         finite = torch.isfinite(torch.stack([loss for _, _, loss in self.pending])).tolist()
+        first = finite.index(False) if False in finite else len(finite)
         # all processes end together: one that goes on alone would wait for the others
-        if trainer.strategy.reduce_boolean_decision(not all(finite), all=False):
-            step, rate, loss = self.pending[finite.index(False) if False in finite else -1]
+        shared = torch.tensor(first, device=trainer.strategy.root_device)
+        first = int(trainer.strategy.reduce(shared, reduce_op="min"))
+        if first < len(finite):
+            step, rate, loss = self.pending[first]
+            value = math.nan if finite[first] else loss.item()  # it was another process's
             raise Diverged(
-                f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch + 1}, "
+                f"the loss became {value} at step {step} (epoch {trainer.current_epoch + 1}, "
                 f"learning rate {rate:.3g}). Lower optimizer.lr, set trainer.gradient_clip_val=1, "
                 "or look at the data. checkpoints/ holds the weights of the last epoch before"
             )

@@ -115,6 +115,8 @@ def list_images(path: Path) -> tuple[list[str], Counter[str]]:
     """
     if path.is_file():
         return [str(path)], Counter()
+    if not path.is_dir():  # opening one may wait for ever
+        raise UserError(f"images={path}: neither an image nor a folder of images")
     skipped: Counter[str] = Counter()
     files = sorted(file.path for file in _scan(str(path), skipped, f"images={path}: ").walk())
     if not files:

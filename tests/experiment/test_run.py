@@ -433,9 +433,14 @@ def test_names_of_jobs_need_no_quotes(tmp_path, configure):
         ("num_nodes=2", {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}, None),
         ("num_nodes=2", {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}, None),
         ("num_nodes=2", {"SLURM_NTASKS": "3", "SLURM_STEP_ID": "0"}, "srun started 3 processes"),
-        ("num_nodes=2", {"SLURM_NTASKS": "2"}, "Slurm, without srun, started 1 process of this run"),
-        ("devices=1", {"SLURM_NTASKS": "2"}, None),
+        ("num_nodes=2", {"SLURM_NTASKS": "2"}, "nothing starts the processes of the other nodes"),
+        ("devices=2", {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "4294967291"}, None),  # the batch script
         ("devices=1", {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "interactive"}, None),
+        (
+            "devices=1",
+            {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "bash"},
+            "srun started 2 processes",
+        ),
     ],
 )
 def test_a_number_of_processes_that_cannot_be_is_refused(

@@ -59,12 +59,13 @@ def outputs(tmp_path_factory) -> Path:
 def test_torchrun_and_srun_make_one_folder_that_the_first_process_writes(outputs: Path):
     runs = {path.parent.name: Run(path.parent) for path in outputs.glob("*/provenance.json")}
     assert {name: run.status for name, run in runs.items()} == {
-        "whole": "finished", "interrupted": "finished", "srun": "finished", "endless": "interrupted"
+        "whole": "finished", "interrupted": "finished", "srun": "finished", "endless": "interrupted",
+        "diverged": "failed",
     }  # fmt: skip
     assert not list(outputs.glob(".launch-*"))
     text = (outputs / "log").read_text()
     assert text.count("test accuracy") == 3
-    assert text.count(" parameters, on mnist_mini") == 5  # once each attempt
+    assert text.count(" parameters, on mnist_mini") == 6  # once each attempt
     assert len(runs["whole"].metrics) == 2
 
 
@@ -72,6 +73,13 @@ def test_a_signal_to_one_process_ends_both_and_they_go_on_at_the_very_step(outpu
     text = (outputs / "log").read_text()
     assert all(f"process {rank} ended with code 143" in text for rank in (0, 1))
     assert_same_training(Run(outputs / "interrupted"), Run(outputs / "whole"))
+
+
+def test_a_loss_that_is_nan_in_one_process_ends_both_and_the_first_says_so(outputs: Path):
+    text = (outputs / "log").read_text()
+    assert "process 0 ended with the loss became nan at step 3 " in text
+    assert "process 1 ended with 1\n" in text
+    assert Run(outputs / "diverged").state == "diverged"
 
 
 def test_processes_whose_launcher_is_killed_save_and_end(outputs: Path):

@@ -2,13 +2,16 @@
 
 import io
 import logging
+import math
 import os
 import re
 import shutil
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch.callbacks import Timer
 
 from experiment.run import Run
 from lightning_modules.callbacks import progress
@@ -121,3 +124,15 @@ def test_warnings_and_an_interruption_leave_nothing_of_the_line(configure, tmp_p
     assert [line for line in terminal.lines if "careful" in line] == ["careful"]
     assert terminal.line == ""
     assert warnings.showwarning is show
+
+
+def test_what_is_left_follows_from_the_steps_so_far_or_a_limit():
+    trainer = SimpleNamespace(callbacks=[], estimated_stepping_batches=100, global_step=20)
+    assert progress.seconds_left(trainer, seconds=10.0, steps=5) == 160
+    assert progress.seconds_left(trainer, seconds=10.0, steps=0) is None
+    trainer.callbacks = [Timer(duration={"seconds": 60})]
+    assert progress.seconds_left(trainer, seconds=10.0, steps=5) == 60
+    trainer.estimated_stepping_batches = math.inf
+    assert progress.seconds_left(trainer, seconds=10.0, steps=5) == 60
+    trainer.callbacks = []
+    assert progress.seconds_left(trainer, seconds=10.0, steps=5) is None

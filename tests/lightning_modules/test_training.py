@@ -216,7 +216,7 @@ def slurm_job(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Path:
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     for name in ("NTASKS", "NTASKS_PER_NODE", "NNODES"):
         monkeypatch.setenv(f"SLURM_{name}", "1")
-    for name in ("PROCID", "LOCALID", "NODEID"):
+    for name in ("PROCID", "LOCALID", "NODEID", "STEP_ID"):
         monkeypatch.setenv(f"SLURM_{name}", "0")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     return asked
