@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def environment() -> dict[str, Any]:
         "version": version(),
         "command": command(),
         "git": git_state(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: _installed(name) for name in PACKAGES},
         "trusted_packages": trusted_packages(),
         "python": platform.python_version(),
         "hardware": hardware(),
@@ -34,9 +35,14 @@ def environment() -> dict[str, Any]:
 def version() -> str:
     """Of this project, as it is installed."""
     try:
-        return metadata.version("lightning-image-classifiers")
+        return _installed("lightning-image-classifiers")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+@cache
+def _installed(package: str) -> str:
+    return metadata.version(package)
 
 
 def inexact(first: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

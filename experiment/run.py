@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
 import time
@@ -16,6 +17,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -220,7 +222,7 @@ class Run:
         path = self.folder / "config.yaml"
         try:
             text = path.read_text()
-            config = OmegaConf.create(text)
+            config = pickle.loads(_pickled_config(text))
         except Exception as damage:  # the parsers trip over damaged bytes in any way
             raise damaged(path, damage) from damage
         if not isinstance(config, DictConfig) or "${" in text:  # it was written resolved
@@ -440,6 +442,12 @@ class Run:
         if self.is_writer:
             text = json.dumps(json_numbers(content), indent=2, allow_nan=False)
             write_atomically(self.folder / name, text + "\n")
+
+
+@lru_cache(maxsize=8)
+def _pickled_config(text: str) -> bytes:
+    """What a ``config.yaml`` holds, to be copied: a run looks into its own time and again."""
+    return pickle.dumps(OmegaConf.create(text))
 
 
 @contextmanager

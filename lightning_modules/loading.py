@@ -29,8 +29,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_weights(module: Classifier, path: Path) -> None:
+def load_weights(module: Classifier, path: Path) -> dict[str, Any]:
     """Give ``module`` the weights of a checkpoint, from whichever engine they came.
+
+    Returns:
+        The content of the checkpoint.
 
     Raises:
         UserError: if they were trained for other classes or are those of another network.
@@ -41,6 +44,7 @@ def load_weights(module: Classifier, path: Path) -> None:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as mismatch:
         raise UserError(f"{path} holds the weights of another network: {mismatch}") from mismatch
+    return content
 
 
 def load_classifier(run: Run, checkpoint: Path, *, reference: bool = False) -> Classifier:

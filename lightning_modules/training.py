@@ -233,8 +233,7 @@ def test(
                 f"{checkpoint} is missing: its weights were to be tested. Restore it, or test others with "
                 "python evaluate.py run=FOLDER ckpt=last"
             )
-        load_weights(module, checkpoint)
-        content, folder = load_checkpoint(checkpoint), Path(trainer.default_root_dir)
+        content, folder = load_weights(module, checkpoint), Path(trainer.default_root_dir)
         own = checkpoint.is_relative_to(folder)
         tested["checkpoint"] = str(checkpoint.relative_to(folder) if own else checkpoint)
         tested["epoch"] = content["epoch"] + 1 if content["global_step"] else 0

