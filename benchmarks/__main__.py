@@ -17,7 +17,7 @@ from experiment.provenance import environment
 from experiment.schema import Knob
 
 QUICK = ("pipeline", "overhead", "peer", "startup")
-LONG = ("halving", "lr_finder", "jobs")
+LONG = ("halving", "lr_finder", "jobs", "machine")
 USAGE = "python -m benchmarks [only=overhead,peer] [rounds=5] [clock=cpu] [device=cuda] [out=FOLDER]"
 KNOBS = {
     "only": Knob("str", f"of {', '.join((*QUICK, *LONG))}; default: the first {len(QUICK)}", optional=True),

@@ -69,9 +69,9 @@ def on_device(device: torch.device) -> AbstractContextManager[Any]:
 def to_array(tensor: Tensor) -> Array:
     """View a tensor as an array of its engine: NumPy's on the CPU, CuPy's on a GPU."""
     tensor = tensor.detach()
-    if tensor.device.type == "cpu":
-        return tensor.numpy(force=True)  # a copy of what has no memory of its own, as -x may have none
-    return _cupy().from_dlpack(tensor)
+    if tensor.device.type != "cpu":
+        return _cupy().from_dlpack(tensor)
+    return tensor.numpy(force=True)  # a copy of what has no memory of its own, as -x may have none
 
 
 def to_tensor(array: Array) -> Tensor:
@@ -227,9 +227,10 @@ class _Engine(nn.Module):
 
     def _entries(self, layer: cb.Layer) -> list[Tensor]:
         """The state of the layer."""
-        for name in layer.shapes:
-            require(getattr(self, name) is not None, self, f"a {name}", "None")
-        return [getattr(self, name) for name in layer.shapes]
+        entries = [getattr(self, name) for name in layer.shapes]
+        for name, entry in zip(layer.shapes, entries, strict=True):
+            require(entry is not None, self, f"a {name}", "None")
+        return entries
 
     @property
     def has_bias(self) -> bool:

@@ -106,16 +106,34 @@ def weight_gradient(x: FloatArray, grad: FloatArray, geometry: Geometry) -> Floa
     return np.ascontiguousarray(total.swapaxes(1, 2)).reshape(shape)
 
 
+def _turned(weight: FloatArray, geometry: Geometry) -> tuple[FloatArray, Geometry] | None:
+    """The kernels turned by 180°, which take ∂L/∂y to ∂L/∂x by a correlation, and its geometry.
+
+    None where it is not one, where it takes longer, and for infinite kernels: those times zeros of a border
+    that only the correlation has are NaN.
+    """
+    kernel, stride, padding, dilation, groups = geometry
+    rest = (kernel[0] - 1) * dilation[0] - padding[0], (kernel[1] - 1) * dilation[1] - padding[1]
+    narrows = len(weight) <= groups * weight.shape[1]
+    if stride != (1, 1) or min(rest) < 0 or not narrows or not np.isfinite(weight).all():
+        return None
+    by_input = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)[..., ::-1, ::-1]
+    turned = np.ascontiguousarray(by_input).reshape(-1, len(weight) // groups, *kernel)
+    return turned, Geometry(kernel, stride, rest, dilation, groups)
+
+
 def input_gradient(
     shape: tuple[int, ...], weight: FloatArray, grad: FloatArray, geometry: Geometry
 ) -> FloatArray:
-    """∂L/∂x of `conv2d_backward`, for x of `shape`.
+    """∂L/∂x of `conv2d_backward`, for x of `shape`: a correlation, see `_turned`, or col2im.
 
     The threads share the groups of channels, or the channels of the only one, so that no two of them add to
     the same pixel.
     """
     (channels, height, width, batch), size, (top, left) = shape, grad.shape[1:3], geometry.padding
     groups, entries = geometry.groups, math.prod(geometry.kernel)
+    if turned := _turned(weight, geometry):
+        return correlate(grad, *turned)
     g, together = by_group(grad, groups), channels // groups
     matrices = by_group(weight, groups).reshape(groups, -1, together, entries)
     padded = empty((channels, height + 2 * top, width + 2 * left, batch), grad.dtype)

@@ -183,12 +183,12 @@ class Report:
     def _curves(self, folder: Path, settings: Mapping[str, Sequence[Record]], name: str, number: int) -> str:
         """The metric that speaks for the runs, and the training loss, over epochs."""
         drawn = {label: [run.rows for run in runs] for label, runs in settings.items()}
-        if not any(rows for runs in drawn.values() for rows in runs):
-            return ""
+        every = [row for runs in drawn.values() for rows in runs for row in rows]
         kinds = dict.fromkeys(_loss(run) for runs in settings.values() for run in runs)
         note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
         panels = Panel(f"val_{self.first}", drawn), Panel("train_loss", drawn, note=note)
-        return "\n".join(self._picture(folder, curves([p], name), f"{p.metric}-{number}") for p in panels)
+        there = [p for p in panels if any(row.get(p.metric) is not None for row in every)]  # not all validate
+        return "\n".join(self._picture(folder, curves([p], name), f"{p.metric}-{number}") for p in there)
 
     def _published(self, folder: Path, records: Sequence[Record]) -> list[str]:
         content = published.published(records)

@@ -113,6 +113,9 @@ def fast(
 ) -> torch_nn.Module:
     """Whitening, groups of convolutions, the largest value of each channel, and a matrix.
 
+    With three convolutions and ``dirac`` digits on a plain background do not train: channels that hardly vary
+    are handed on as they are, and each normalisation enlarges their rounding. ``dirac=false`` does.
+
     Source: Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, and its successor with Muon.
 
     Raises:

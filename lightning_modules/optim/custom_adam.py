@@ -97,7 +97,7 @@ class CustomAdam(torch.optim.Adam):
 
 def _check_group(group: dict[str, Any]) -> None:
     """Check that a parameter group is one of Adam's, with settings that the library's step knows."""
-    for name in ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize"):
+    for name in ("lr", "betas", "eps", "weight_decay", "amsgrad"):
         require(name in group, "CustomAdam", f"Adam's parameter groups, with {name}", f"only {sorted(group)}")
     for name in ("amsgrad", "differentiable"):
         require(not group.get(name), "CustomAdam", f"{name}=False", group.get(name))

@@ -516,6 +516,22 @@ def test_adam_heeds_every_setting_of_torchs_wherever_it_comes_from(settings, whe
     assert (results[0] - start).abs().min() > 0
 
 
+def test_a_state_of_an_older_adam_is_loaded():
+    """Before torch 1.12 steps were plain numbers, and groups had fewer settings."""
+    results = []
+    for optimizer in (CustomAdam, torch.optim.Adam):
+        weight = nn.Parameter(torch.ones(2))
+        weight.grad, old = torch.tensor([1.0, -2.0]), _stepped(torch.optim.Adam, lr=0.1)
+        old["state"][0]["step"] = 1
+        kept = ("lr", "betas", "eps", "weight_decay", "amsgrad", "params")
+        old["param_groups"] = [{key: group[key] for key in kept} for group in old["param_groups"]]
+        adam = optimizer([weight])
+        adam.load_state_dict(old)
+        adam.step()
+        results.append(weight.detach())
+    torch.testing.assert_close(*results)
+
+
 def _stepped(optimizer, **settings):
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)

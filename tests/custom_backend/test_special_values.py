@@ -171,6 +171,20 @@ def test_one_huge_number_stays_where_it_is(where, value):
         np.testing.assert_allclose(mine[unseen], exact[unseen], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("kernels", kernel_sets.KERNEL_SETS)
+def test_an_infinite_kernel_reaches_only_the_pixels_that_it_sees(kernels):
+    layer = torch.nn.Conv2d(2, 2, 3, bias=False).double()
+    with torch.no_grad():
+        layer.weight[0, 0, 0, 0] = INF
+    x = torch.randn(3, 2, 5, 5, dtype=torch.float64, requires_grad=True)
+    layer(x).sum().backward()
+    with kernel_sets.using(kernels):
+        state, images = {"weight": layer.weight.detach().numpy()}, np.moveaxis(x.detach().numpy(), 0, -1)
+        y, saved = cb.Conv2d(2, 2, 3, bias=False).forward(state, images)
+        grad_x, _ = cb.Conv2d(2, 2, 3, bias=False).backward(saved, np.ones_like(y))
+    assert_agree(grad_x, np.moveaxis(x.grad.numpy(), 0, -1), torch.float64, kernels)
+
+
 def test_labels_of_a_small_integer_type():
     logits = np.random.default_rng(0).normal(size=(300, 4))
     labels = np.array([0, 7, 100, 127])

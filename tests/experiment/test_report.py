@@ -312,3 +312,9 @@ def test_a_failure_halfway_leaves_the_earlier_report(tmp_path, monkeypatch):
         write_report([folder], None)
     assert (folder / "report" / "report.md").read_text() == before
     assert not list(folder.glob(".report-*"))
+
+
+def test_a_metric_that_no_run_validated_has_no_picture(tmp_path):
+    text = report(write_sweep(tmp_path / "s", {"0.1": [0.9, 0.91]}, curve=("",)))  # type: ignore[arg-type]
+    assert "train_loss-1.png" in text
+    assert "val_acc-1.png" not in text
