@@ -11,6 +11,7 @@ from benchmarks.timing import Row, Settings, table
 from experiment.command_line import assignments
 from experiment.entry_point import entry_point
 from experiment.errors import UserError
+from experiment.files import make_folder
 from experiment.knob import nearest
 from experiment.provenance import environment
 from experiment.schema import Knob
@@ -41,7 +42,7 @@ def main() -> None:
     if settings.clock == "cpu":
         os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     folder = Path(given["out"] or "outputs/benchmarks")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     answers: dict[str, list[Row]] = {}
     for name in names:
         answers[name] = import_module(f"benchmarks.{name}").measure(settings)

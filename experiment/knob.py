@@ -87,7 +87,8 @@ class Knob:
             is_part = isinstance(value, float) and 0 < value <= 1
             return is_part or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
         if kind == "duration":
-            return isinstance(value, str) and re.fullmatch(r"\d\d:\d\d:\d\d:\d\d", value) is not None
+            is_one = isinstance(value, str) and re.fullmatch(r"\d\d(:\d\d){3}", value)
+            return bool(is_one) and set(value) > set("0:")
         if kind == "name":
             return isinstance(value, str) and _is_name(value)
         if kind in ("str", "path"):

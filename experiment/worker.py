@@ -108,7 +108,7 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
         path = Path(config.resume)
         is_checkpoint = path.suffix == ".ckpt" and path.parent.name == "checkpoints"
         run = Run.open(path.parent.parent if is_checkpoint else path)
-        run.resumed_from = path.resolve() if is_checkpoint else None
+        run.resumed_from = run.checkpoint(str(path.resolve())) if is_checkpoint else None
         given = [override.lstrip("+").split("=")[0] for override in hydra_config.overrides.task]
         run.changes = {key: OmegaConf.select(config, key) for key in given if key != "resume"}
         run.check_resumable()

@@ -44,8 +44,6 @@ from lightning_modules.loading import load_checkpoint, load_weights
 
 log = logging.getLogger(__name__)
 
-gc.freeze()  # what was imported stays: what a job leaves is found without a look at all of it
-
 
 def train(config: DictConfig, run: Run) -> float | None:
     """Train and test as ``config`` says, leaving everything in the folder of ``run``.

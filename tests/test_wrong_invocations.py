@@ -44,6 +44,14 @@ WRONG = {
         resume=interpolated | not the resolved configuration
         resume=evil | loss._target_=os.system
         resume=run seed=3 | leave this out
+        resume=run/checkpoints/none.ckpt | no checkpoint
+        resume=run trainer.max_epochs=0 | expected int in [1, inf)
+        trainer.max_time=00:00:00:00 | expected days, hours, minutes and seconds
+        trainer.limit_train_batches=0 | expected a number of batches
+        trainer.profiler=pytorch | expected simple | advanced
+        metrics=[] | metrics=[] has no acc
+        data.flip_mode=altrnate | Did you mean alternating?
+        logger.tensorboard.name=../../x | must lie in the run folder
         -m resume=run | leave -m out
         name= | a folder's name
         name=../up | a folder's name

@@ -76,7 +76,7 @@ def write_report(folders: Sequence[Path], out: Path | None, delta: float | None 
                 out.rename(Path(work) / "old")
             new.rename(out)
     except OSError as refusal:
-        raise UserError(f"no report can be written to {out}: {refusal.strerror}") from refusal
+        raise UserError(f"no report can be written to {out}: {refusal.strerror or refusal}") from refusal
     return report.conclusion
 
 
