@@ -24,7 +24,7 @@ def environment() -> dict[str, Any]:
     return {
         "version": version(),
         "command": command(),
-        "git": git_state(),
+        "git": _git_at_first(),
         "packages": {name: _installed(name) for name in PACKAGES},
         "trusted_packages": trusted_packages(),
         "python": platform.python_version(),
@@ -38,6 +38,12 @@ def version() -> str:
         return _installed("lightning-image-classifiers")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+@cache
+def _git_at_first() -> dict[str, Any] | None:
+    """The code that this process has imported, whatever is changed meanwhile."""
+    return git_state()
 
 
 @cache

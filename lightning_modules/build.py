@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -14,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
+from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, SimpleProfiler
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -179,6 +180,8 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
     options.pop("compile", None)  # the network is compiled before, see compile_network
     if "profiler" in options:
         options["profiler"] = PROFILERS[options["profiler"]](dirpath=folder, filename="profile")
+    else:
+        options["profiler"] = _Unprofiled()
     try:
         trainer = Trainer(
             **options,
@@ -196,6 +199,16 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         raise UserError(f"this trainer cannot work here: {reason} (trainer=cpu works everywhere)") from reason
     trainer._checkpoint_connector = _NothingUnasked(trainer)
     return trainer
+
+
+class _Unprofiled(PassThroughProfiler):
+    """Profiles nothing. Lightning's own makes a context of a generator for each of 55 calls a step."""
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return _NOTHING
+
+
+_NOTHING = nullcontext()
 
 
 def _environment(config: DictConfig) -> list[Any]:

@@ -107,6 +107,14 @@ class Classifier(LightningModule):
         self._ending: list[Any] = []
         """Parameters that are trained for a part of the training, ``until``."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if (
+            name == "_current_fx_name"
+        ):  # by Lightning 44 times a step; torch asks of each whether it is a weight
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images in [0, 1] to (N, K) logits."""
         logits: Tensor = self.network(self.normalised(images))
