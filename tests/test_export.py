@@ -223,7 +223,7 @@ def test_a_missing_package_is_one_line(
     ("changed", "message"),
     [
         ({"run": "nowhere"}, "nowhere is not a run folder: it does not exist"),
-        ({"format": "onxx"}, "format=onxx: format of the file: onnx | safetensors | torch_export"),
+        ({"format": "onxx"}, "format=onxx: expected onnx | safetensors | torch_export"),
         ({"format": None}, "format= is missing: format of the file"),
         ({"ckpt": "nowhere.ckpt"}, "no checkpoint nowhere.ckpt"),
         ({"out": "model.pt"}, "out=model.pt: a file of format=safetensors needs to end with .safetensors"),
