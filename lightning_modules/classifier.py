@@ -108,9 +108,7 @@ class Classifier(LightningModule):
         """Parameters that are trained for a part of the training, ``until``."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if (
-            name == "_current_fx_name"
-        ):  # by Lightning 44 times a step; torch asks of each whether it is a weight
+        if name == "_current_fx_name":  # set 44 times a step; torch would ask each time if it is a weight
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
