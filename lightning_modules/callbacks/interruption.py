@@ -75,10 +75,9 @@ class Interruption(Checkpoint):
             KeyboardInterrupt: after Ctrl-C.
             SystemExit: with code :data:`PREEMPTED` after another signal.
         """
-        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
-            self.received = self.received or signal.SIGTERM
-        if self.received is None:
-            return
+        if not trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+            return  # one that comes meanwhile is for the next step: the other processes do not know of it
+        self.received = self.received or signal.SIGTERM
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, BestAndLast) and not is_saved:
                 callback.write(trainer, "last")

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from experiment.run import Run
 from experiment.worker import PARENT_VARIABLE, _is_alive
+from lightning_modules.callbacks.interruption import Interruption
 from tests.lightning_modules.test_training import AVERAGED, TINY, assert_same_training
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -86,3 +88,19 @@ def test_processes_whose_launcher_is_killed_save_and_end(outputs: Path):
     endless = Run(outputs / "endless")
     assert endless.state == "interrupted"
     assert endless.checkpoint("last").exists()
+
+
+def test_a_signal_during_the_agreement_waits_for_the_next_one():
+    """Else one process would end alone, and the others fail at the connection that it closes."""
+    interruption = Interruption()
+
+    def decision(own: bool, all: bool) -> bool:
+        interruption.received = signal.SIGTERM  # while the other process is waited for
+        return own
+
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(reduce_boolean_decision=decision), checkpoint_callbacks=[]
+    )
+    interruption._end(trainer)
+    with pytest.raises(SystemExit):
+        interruption._end(trainer)
