@@ -31,6 +31,7 @@ from experiment.files import CannotWrite
 from experiment.halving import Halving, problems_of_halving
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
+from experiment.terminal import say
 from experiment.worker import PREEMPTED, check_launched_once, end_jobs, ending_on_signals
 
 
@@ -145,13 +146,13 @@ class FolderSweeper(Sweeper):
             check_launched_once()
             sweep = self._define(arguments)
             if self.config.sweep.dry_run:
-                print(sweep.plan())
+                say(sweep.plan())
                 return
             code = 0
             for todo in sweep.rounds():
                 if todo:
                     jobs = f"{len(todo)} job{'s' * (len(todo) > 1)}"
-                    print(f"{jobs} → {os.path.relpath(sweep.folder)}", flush=True)
+                    say(f"{jobs} → {os.path.relpath(sweep.folder)}")
                 with sweep.watched(), ending_jobs(self.launcher, sweep.folder):
                     code = self._launch(todo)
                 if code:
@@ -159,7 +160,7 @@ class FolderSweeper(Sweeper):
             text, is_complete = sweep.summary()
         except UserError as error:
             stop(error)
-        print(text)
+        say(text)
         if not is_complete:
             raise SystemExit(code or 1)
 
