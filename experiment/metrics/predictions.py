@@ -61,7 +61,7 @@ def read_predictions(path: Path) -> Predictions:
     if n < 1 or not fits:
         raise UserError(f"{path} does not hold predictions: its arrays do not go together")
     order = np.argsort(read.indices, kind="stable")
-    return Predictions(*(part[order] for part in read))
+    return Predictions(read.logits[order], read.labels[order], read.indices[order])
 
 
 def of_predictions(path: Path, metrics: Iterable[str | Metric]) -> dict[str, float]:
