@@ -23,7 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiment.claims import problems_of_claims
+from experiment.claims import problems_of_claims, problems_of_looks
 from experiment.config import choices, override_lists, run_values
 from experiment.entry_point import stop
 from experiment.errors import UserError
@@ -187,9 +187,9 @@ class FolderSweeper(Sweeper):
             jobs.append(Job(folder, {key: job[key] for key in swept if key in job}, run, chosen))
         plain: Any = OmegaConf.to_container(self.config.sweep)
         claims = plain.get("claims") or []
-        wrong += problems_of_claims(claims, [(job.config, job.choices | job.overrides) for job in jobs])
-        if max_seeds and not claims:
-            wrong.append("sweep.until=decided: there is no claim to decide; experiment=… brings one")
+        described = [(job.config, job.choices, job.overrides) for job in jobs]
+        wrong += problems_of_claims(claims, described)
+        wrong = wrong or problems_of_looks(folder, claims, max_seeds, described)
         if self.factor is not None:
             wrong += problems_of_halving(jobs, max_seeds)
         if wrong:
