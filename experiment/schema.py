@@ -168,6 +168,12 @@ def flatten(config: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[st
     return flat
 
 
+def tokens(setting: str) -> list[tuple[str, str]]:
+    """Key and value of each part of a setting such as ``model=mnist seed=0``; a value may hold spaces."""
+    parts = (part.partition("=") for part in re.split(r" (?=[\w./@~+-]+=)", setting))
+    return [(key, value) for key, _, value in parts]
+
+
 def known_knobs(config: DictConfig | Mapping[str, Any]) -> dict[str, Knob]:
     """Dotted key → knob for every key that a configuration with these components may have."""
     plain = plain_values(config) if isinstance(config, DictConfig) else config

@@ -30,7 +30,7 @@ from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
-from experiment.terminal import ERASE, width
+from experiment.terminal import ERASE, say, width
 
 FORMAT_VERSION = 1
 """Of ``sweep.json``; raised when a key changes its meaning."""
@@ -230,7 +230,7 @@ class Sweep:
                     left = len(self._unreported)
                     line = f"[{self._round - left}/{self._round}] {job.label}  {outcome(job.run)}"
                     self._draw("")
-                    print(f"{line}  {left} left{self._estimated_end()}" if left else line, flush=True)
+                    say(f"{line}  {left} left{self._estimated_end()}" if left else line)
         if not sys.stderr.isatty():
             return
         with suppress(UserError):

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from experiment.entry_point import argument, invocation, stop
 from experiment.errors import UserError
+from experiment.terminal import say
 from experiment.worker import PREEMPTED
 from hydra_plugins.folder_sweeper import ending_jobs
 
@@ -75,13 +76,13 @@ class OptunaSearch(Sweeper):
                 except Exception as failure:
                     code = 1
                     print(f"error: {failure}", file=sys.stderr)
-                print(f"{folder}: {self._end_trials()}")
+                say(f"{folder}: {self._end_trials()}")
         except Timeout:
             taken = "another process searches there: hydra.sweeper.n_jobs=2 tries two at once"
             stop(UserError(f"{folder}: {taken}"))
         given = [word for word in sys.argv[1:] if not word.startswith("sweep.name=")]
         again = f"{shlex.join(given)} {argument('sweep.name', folder.name)}"
-        print(f"{'continue' if code else 'more trials'} with: {invocation('train')} {again}")
+        say(f"{'continue' if code else 'more trials'} with: {invocation('train')} {again}")
         if code:
             raise SystemExit(code)
 

@@ -22,6 +22,7 @@ from experiment.plots.style import (
     pointed,
     scale_of_losses,
 )  # fmt: skip
+from experiment.schema import tokens
 
 MAX_SETTINGS = 2 * len(SERIES)  # each colour as a full and as a dashed line
 Rows = Sequence[Mapping[str, float | None]]
@@ -244,7 +245,7 @@ def _scale(axes: Axes, metric: str, means: Iterable[Mapping[float, float]]) -> N
 
 def _labels(settings: Iterable[str]) -> tuple[list[str], str]:
     """Tick labels with a line for each key that varies; a single one stands below all instead."""
-    chosen = [dict(token.split("=", 1) for token in setting.split()) for setting in settings]
+    chosen = [dict(tokens(setting)) for setting in settings]
     keys = list(dict.fromkeys(key for values in chosen for key in values))
     varying = [key for key in keys if len({values.get(key) for values in chosen}) > 1] or keys
     if len(varying) == 1:

@@ -31,15 +31,18 @@ READING = """
 Runs are compared within a data set and a seed; several pairs of one seed count as their mean, so that the
 number of seeds is that of independent values. Intervals are those of the paired t-test, 95 %; a verdict
 needs p < 0.05 after correction over all comparisons of this report ({tests}), for which the intervals are
-not widened. They cover what the seed decides (weights, order of batches, augmentation) on one split of the
-data and one test set, and neither another split nor other test images; where data.fold varies, another
-split, too, with the correction for overlapping training sets (Nadeau, Bengio 2003). Seeds needed are for 80
-% power, should mean and spread stay, and for one look when all are there: looking after each seed until
-there is a verdict finds effects where there are none. sweep.until=decided looks after each seed and takes
-that into account: it shares out the level of 5 % among its claims and looks, and its intervals are as wide
-as that needs. In the figures dots are runs or seeds, faint lines join the runs of a pair, diamonds are
-means, with the interval where it is of an effect; bands of curves reach from the lowest to the highest
-run."""
+not widened.{looks} They cover what the seed decides (weights, order of batches, augmentation) on one split
+of the data and one test set, and neither another split nor other test images; where data.fold varies,
+another split, too, with the correction for overlapping training sets (Nadeau, Bengio 2003). Seeds needed
+are for 80 % power, should mean and spread stay, and for one look when all are there: looking after each
+seed until there is a verdict finds effects where there are none. In the figures dots are runs or seeds,
+faint lines join the runs of a pair, diamonds are means, with the interval where it is of an effect; bands
+of curves reach from the lowest to the highest run."""
+LOOKS = (
+    " Of {sweeps}, which looked after each seed until it was decided, {number} more comparisons are told: "
+    "each such sweep has a level of 5 % for itself, shared out beforehand among its claims and looks, and "
+    "intervals as wide as that needs."
+)
 PEEKING = (
     "Seeds added until there is a verdict find what is not there; sweep.until=decided adds them validly."
 )
@@ -136,11 +139,15 @@ class Report:
         for title, lines in self.two.items():
             blocks += [f"## {title}", _listed(lines)]
         if answers:
-            tests = sum(not math.isnan(finding.p) for given in answers for finding in given.findings)
+            fixed = [given for given in answers if not given.question.is_sequential]
+            tests = sum(not math.isnan(finding.p) for given in fixed for finding in given.findings)
             derived = [
                 f"{name} {DERIVED[name]}." for name in {a.claim.metric: 0 for a in answers} if name in DERIVED
             ]
-            reading = " ".join([READING.format(tests=tests), *derived])
+            asking = [given.question.sweep for given in answers if given.question.is_sequential]
+            looked = {sweep.name: sweep.contrasts for sweep in asking if sweep}
+            looks = LOOKS.format(sweeps=" and ".join(looked), number=sum(looked.values())) if looked else ""
+            reading = " ".join([READING.format(tests=tests, looks=looks), *derived])
             blocks += ["## Verdicts", table(_verdict_rows(answers)), escape(reading)]
         parts = [(sweep.name, runs.of(sweep), sweep.swept) for sweep in runs.sweeps]
         parts += [("single runs", runs.loose, runs.keys)] if runs.loose else []
@@ -339,8 +346,13 @@ def _came_out(a: Record, b: Record) -> list[str]:
         if is_shown and first is not None and second is not None:
             change = units.effect(name, False, second - first) + units.unit(name, is_effect=True)
             lines.append(f"{name}: {units.number(name, first)} → {units.number(name, second)}, {change}")
-    of_images = [predictions.of_run(run) for run in (a, b)]
-    if of_images[0] and of_images[1] and (found := predictions.agreement(of_images[0], of_images[1])):
+    of_images = [kept for run in (a, b) if (kept := predictions.of_run(run))]
+    if len(of_images) < 2:
+        return list(dict.fromkeys(lines))
+    found = predictions.agreement(*of_images)
+    if not found or (a.dataset, a.fingerprint) != (b.dataset, b.fingerprint):
+        lines.append("image by image: not compared, the two were tested on different images")
+    else:
         lines.append(
             f"image by image: both right {found.both:,}, only the first {found.first:,}, only the second "
             f"{found.second:,}, neither {found.neither:,}; McNemar p = {found.p:.2g} (of these two runs; "
@@ -434,7 +446,9 @@ def _provenance(runs: Collection, flags: Sequence[str]) -> list[str]:
 def _missing(runs: Collection, answers: Iterable[Answer]) -> list[str]:
     rows = [[runs.names[r.folder], r.status, r.reason] for r in runs.records if r.status != "finished"]
     for folder, kept in runs.repeats.items():
-        same = f"the same settings, data and seed as {runs.names[kept.folder]}"
+        (run,) = [run for run in runs.records if run.folder == folder]
+        other = [flag.partition(":")[0] for flag in differences.flags([run, kept])]
+        same = f"the same settings, data and seed as {runs.names[kept.folder]}{'; '.join(['', *other])}"
         rows.append([runs.names[folder], "repeated", same])
     claimed = [given.claim.metric for given in answers]
     for record in runs.finished:

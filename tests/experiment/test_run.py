@@ -1,6 +1,7 @@
 """The run folder: unique, whole or not there, readable by its own means."""
 
 import json
+import logging
 import math
 import os
 import shlex
@@ -493,3 +494,19 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     while not ended.exists():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path, configure, capsys, monkeypatch):
+    class Unread:
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            pass
+
+    run = Run.create(configure(), tmp_path, "run")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(Unread())])
+    with run.session():
+        logging.getLogger().error("for the file")
+    assert capsys.readouterr().err == ""
+    assert "for the file" in (run.folder / "run.log").read_text()
