@@ -15,7 +15,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from experiment.errors import UserError
-from lightning_modules.data.progress import progress
+from experiment.terminal import announced
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,8 @@ def list_images(path: Path) -> tuple[list[str], Counter[str]]:
     if not path.is_dir():  # opening one may wait for ever
         raise UserError(f"images={path}: neither an image nor a folder of images")
     skipped: Counter[str] = Counter()
-    files = sorted(file.path for file in _scan(str(path), skipped, f"images={path}: ").walk())
+    with announced(lambda: f"listing {path} …"):
+        files = sorted(file.path for file in _scan(str(path), skipped, f"images={path}: ").walk())
     if not files:
         raise UserError(f"images={path}: the folder holds no image {_formats_and(skipped)}")
     return files, skipped
@@ -138,7 +139,8 @@ def list_tree(tree: Path) -> tuple[dict[str, Classes], Counter[str]]:
     """
     skipped: Counter[str] = Counter()
     needed = "data.root=PATH needs to be a folder of images, with one folder a class"
-    root = _scan(str(tree), skipped, end=f": {needed}")
+    with announced(lambda: f"listing {tree} …"):
+        root = _scan(str(tree), skipped, end=f": {needed}")
     root = _enter(root)
     folders = _parts(root)
     inside = {part: _enter(folder) for part, folder in (folders or {"train": root}).items()}
@@ -189,7 +191,7 @@ def _scan(
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as failure:
         raise UserError(f"{begin}{failure.filename} cannot be read ({failure.strerror}){end}") from failure
-    for entry in progress(found, f"listing {printable(path)}"):
+    for entry in found:
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
         try:
             status: os.stat_result | None = entry.stat()
