@@ -25,6 +25,7 @@ from experiment.config import digest
 from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.files import damaged, make_folder, read_json, read_yaml
+from experiment.precision import problems_here
 from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 def problems_in_sweep(config: DictConfig) -> list[str]:
     """What is wrong with the configuration of a job, one line each."""
-    wrong = problems(config)
+    wrong = problems(config) + problems_here(config.trainer)
     several = {"strategy": ("ddp",), "devices": range(2, 10**6), "num_nodes": range(2, 10**6)}
     for key, values in several.items():
         if (value := config.trainer.get(key)) in values:

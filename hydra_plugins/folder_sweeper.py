@@ -79,7 +79,11 @@ class JobComposer:
     def compose(self, job: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
         """The run's configuration of a job, given as key → value as text, and group → option."""
         values = {key: value for key, value in job.items() if self._is_plain(key) and value[:1] != "{"}
-        groups = [f"{key}={value}" if value else key for key, value in job.items() if key not in values]
+        groups = [
+            f"{'++' * (value[:1] == '{')}{key}={value}" if value else key
+            for key, value in job.items()
+            if key not in values
+        ]
         alike = (*groups, *values)  # jobs that differ in values only, of the same keys
         if alike not in self._bases:
             self._bases[alike] = self._loader.load_sweep_config(self._config, groups)

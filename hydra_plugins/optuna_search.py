@@ -1,5 +1,6 @@
 """A search with Optuna that ends early and goes on later without losing a trial."""
 
+import inspect
 import logging
 import shlex
 import sys
@@ -37,7 +38,8 @@ class OptunaSearch(Sweeper):
         from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 
         self.options, self.failed = options, 0
-        self.sweeper = OptunaSweeper(**options | {"max_failure_rate": 1.0})
+        older = dict.fromkeys({"search_space"} & {*inspect.signature(OptunaSweeper).parameters})
+        self.sweeper = OptunaSweeper(**options | older | {"max_failure_rate": 1.0})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Have the launcher's failures counted."""

@@ -240,7 +240,8 @@ def test_jobs_in_processes_of_their_own(sweep, launcher):
 
 def test_a_search_is_kept_and_goes_on(tmp_path, sweep, monkeypatch):
     """An interrupted trial is repeated by the next start; some may diverge, too many end the search."""
-    optuna = pytest.importorskip("optuna")
+    import optuna
+
     from lightning_modules.callbacks import History
 
     arguments = [*SMALL, "trainer.max_epochs=1", "optimizer=sgd", "hydra/sweeper=optuna"]

@@ -153,6 +153,19 @@ def test_a_new_run_that_cannot_begin_leaves_no_folder(tmp_path):
     assert run.folder.exists()
 
 
+def test_only_what_this_process_made_and_did_not_begin_is_discarded(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    Run.open(run.folder).discard()
+    assert run.folder.exists()
+    run.discard()
+    assert not run.folder.exists()
+    begun = Run.create(CONFIG, tmp_path, "run")
+    with begun.session():
+        begun.begin()
+    begun.discard()
+    assert begun.folder.exists()
+
+
 def attempt(run: Run, failure: Exception, begins: bool = False) -> None:
     """Try to train ``run``, in vain."""
     with run.session():
