@@ -18,12 +18,13 @@ from experiment.metrics import row, units
 from experiment.plots.comparison import MAX_SETTINGS, Comparison, Effect, Panel, curves, verdict
 from experiment.plots.style import png, svg, write_png
 from experiment.report import differences, latex, predictions, published
-from experiment.report.answers import Answer, answer, equivalence
+from experiment.report.answers import Answer, answer, claimed_size, equivalence
 from experiment.report.html import page, runs_table
-from experiment.report.questions import questions
+from experiment.report.questions import by_value, questions
 from experiment.report.runs import DERIVED, Collection, Record, distinguishing_keys, shorter
 from experiment.report.statistics import sign_flips
 from experiment.results import headline, metric_keys
+from experiment.schema import tokens
 from experiment.terminal import announced
 
 FILES = {"report.md", "report.html", "report.tex", "results.csv", "figures"}
@@ -191,14 +192,23 @@ class Report:
         return -row(test).sign * fmean(found) if found else math.inf
 
     def _curves(self, folder: Path, settings: Mapping[str, Sequence[Record]], name: str, number: int) -> str:
-        """The metric that speaks for the runs, and the training loss, over epochs."""
-        drawn = {label: [run.rows for run in runs] for label, runs in settings.items()}
-        every = [row for runs in drawn.values() for rows in runs for row in rows]
-        kinds = dict.fromkeys(_loss(run) for runs in settings.values() for run in runs)
-        note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
-        panels = Panel(f"val_{self.first}", drawn), Panel("train_loss", drawn, note=note)
-        there = [p for p in panels if any(row.get(p.metric) is not None for row in every)]  # not all validate
-        return "\n".join(self._picture(folder, curves([p], name), f"{p.metric}-{number}") for p in there)
+        """The metric that speaks for the runs, and the training loss, over epochs, each data set apart."""
+        pictures = []
+        for place, dataset in enumerate(
+            dict.fromkeys(run.dataset for runs in settings.values() for run in runs)
+        ):
+            of = {label: [run for run in runs if run.dataset == dataset] for label, runs in settings.items()}
+            drawn = {label: [run.rows for run in runs] for label, runs in of.items() if runs}
+            every = [row for runs in drawn.values() for rows in runs for row in rows]
+            kinds = dict.fromkeys(_loss(run) for runs in of.values() for run in runs)
+            note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
+            for panel in (Panel(f"val_{self.first}", drawn), Panel("train_loss", drawn, note=note)):
+                # not all validate, and of one epoch the tables say all
+                if len({row["epoch"] for row in every if row.get(panel.metric) is not None}) > 1:
+                    title = f"{name} on {dataset}"
+                    file = f"{panel.metric}-{number}{f'-{place + 1}' * (place > 0)}"
+                    pictures.append(self._picture(folder, curves([panel], title), file))
+        return "\n".join(pictures)
 
     def _published(self, folder: Path, records: Sequence[Record]) -> list[str]:
         content = published.published(records)
@@ -319,7 +329,8 @@ def _verdict_rows(answers: Iterable[Answer]) -> list[list[str]]:
             [f"– {given.name(contrast)}", contrast.scope, f.verdict, given.effect(f), str(f.found.n)]
             for contrast, f in given.parts
         ]
-        first = [given.question.text, lines[0][1], given.verdict, "", ""]
+        scopes = dict.fromkeys(contrast.scope for contrast, _ in given.parts)
+        first = [given.question.text, lines[0][1] if len(scopes) == 1 else "", given.verdict, "", ""]
         rows += [first, *lines] if len(lines) > 1 else [[*first[:3], *lines[0][3:]]]
     return rows
 
@@ -384,6 +395,7 @@ def _calibration(settings: Mapping[str, Sequence[Record]]) -> str:
 def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
     """What the picture of an answer shows: the contrasts of each data set apart."""
     claim, leader = given.claim, given.question.leader
+    size = claimed_size(claim) if claim.claimed else None
     groups: dict[tuple[str, ...], Comparison] = {}
     for contrast, finding in given.parts:
         if not contrast.seeds or (leader and leader not in contrast.terms):
@@ -391,7 +403,7 @@ def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
         datasets = tuple(dict.fromkeys(contrast.datasets.values()))
         one = groups.setdefault(
             datasets,
-            Comparison(claim.metric, {}, [], claim.claimed, equivalence(claim, delta), claim.is_ratio),
+            Comparison(claim.metric, {}, [], size, equivalence(claim, delta), claim.is_ratio),
         )
         found = finding.found
         dots = {" ".join(pair): value for pair, value in contrast.seeds.items()}
@@ -401,6 +413,9 @@ def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
             heading = contrast.scope if len(datasets) == 1 else dataset
             dots = one.runs.setdefault(heading, {}).setdefault(setting, {})
             dots.update({" ".join(pair): value for pair, value in cell.items()})
+    for runs in (runs for one in groups.values() for runs in one.runs.values() if leader):
+        for setting in sorted(runs, key=lambda setting: [by_value(value) for _, value in tokens(setting)]):
+            runs[setting] = runs.pop(setting)
     return list(groups.values())
 
 

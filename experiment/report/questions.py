@@ -296,7 +296,7 @@ def _compare(
     for run in runs:
         alike[tuple(known[run.folder].get(key, "–") for key in changed)].append(run)
     names: dict[Path, str] = {}
-    for values, same in sorted(alike.items(), key=lambda item: [*map(_number, item[0])]):
+    for values, same in sorted(alike.items(), key=lambda item: [*map(by_value, item[0])]):
         varied = [k for k in inside if len({known[run.folder].get(k) for run in same}) > 1]
         for run in same:  # options of one name, further knobs of which changed
             tokens = [*zip(changed, values, strict=True), *((k, known[run.folder].get(k)) for k in varied)]
@@ -327,7 +327,7 @@ def _compare(
     return question
 
 
-def _number(text: str) -> tuple[float, str]:
+def by_value(text: str) -> tuple[float, str]:
     """By which values are sorted: numbers first."""
     try:
         return float(text), ""
