@@ -328,7 +328,7 @@ def _epochs(job: Job) -> str:
 
 def _runs_below(folder: Path) -> list[tuple[Run, Mapping[str, Any]]]:
     """The runs below a folder with their configurations; what other programs left there is passed over."""
-    found = []
+    found = list[tuple[Run, Mapping[str, Any]]]()
     with announced(lambda: f"looking for runs in {folder} to estimate by: {len(found):,} found …"):
         for path in folder.glob("**/metrics.csv"):
             run = Run(path.parent)
