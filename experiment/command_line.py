@@ -1,33 +1,32 @@
 """What a command line says, checked against the schema before anything heavy is imported."""
 
 import argparse
+import os
 import re
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from experiment import plugins
 from experiment.config import files_of_keys, override_lists
 from experiment.errors import UserError
 from experiment.help import help_text
 from experiment.knob import Knob, nearest, text
+from experiment.run import FOLDER_VARIABLE
 from experiment.schema import (
     COMPONENTS,
-    HYDRA_KNOBS,
     KNOBS,
     can_be_left_out,
     faults,
@@ -88,7 +87,7 @@ def check(argv: list[str]) -> list[str]:
     words = [word for word in given if word.partition("=")[0] == "help"]
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            _replace_options_of_plugins()
+            plugins.replace_options()
             overrides = _parse([word for word in given if word not in words])
             if flags.help or words:
                 groups = [word.partition("=")[2] for word in words if "=" in word]
@@ -109,7 +108,8 @@ def _reason(mistake: Exception) -> str:
         return f"a list of defaults names {group}={option}: no such option.{meant} Options: {there}"
     if found := re.match(r"Could not override '(hydra\..+?)'", str(mistake)):
         key = found[1]
-        return f"{key}: no such key.{nearest(key, HYDRA_KNOBS)} +{key}=… adds one that its package knows"
+        meant = nearest(key, plugins.HYDRA_KNOBS.keys() - {key})
+        return f"{key}: no such key.{meant} +{key}=… adds one that its package knows"
     message = " ".join(str(mistake).partition("\nSee ")[0].split())
     if message.startswith("Error merging override"):
         return f"{message.rpartition(' ')[2]}: {str(mistake.__cause__).splitlines()[0]}"
@@ -146,13 +146,6 @@ CHANGEABLE = ("trainer.max_epochs", "data.root", "trainer.accelerator")
 """What a resume may change: how long the run is, and where it runs."""
 
 
-def _replace_options_of_plugins() -> None:
-    """Let ``conf/hydra/`` replace what plugins register under the same names; Hydra would mix the two."""
-    groups = ConfigStore.instance().repo["hydra"]
-    for path in CONFIG_DIR.glob("hydra/*/*.yaml"):
-        groups[path.parent.name].pop(path.name, None)
-
-
 def _parse(given: Sequence[str]) -> list[Override]:
     """The overrides of a command line.
 
@@ -187,7 +180,8 @@ def _parse(given: Sequence[str]) -> list[Override]:
 
 def _check(overrides: list[Override], path: list[str], multirun: bool) -> list[str]:
     """Check overrides and the configurations that they compose; returns the overrides as Hydra takes them."""
-    _raise([line for override in overrides if (line := _missing_plugin(override))])
+    lacking = ((_line(o), plugins.missing(o.key_or_group, str(o.value()))) for o in overrides)
+    _raise([f"{line}: {reason}" for line, reason in lacking if reason])
     _raise(list(_problems_of_mode(overrides, multirun)))
     composed = _compose_and_check(overrides, path)
     params, cases = composed.hydra.sweeper.get("params") or {}, composed.sweep.cases
@@ -219,6 +213,8 @@ def _problems_of_mode(overrides: list[Override], multirun: bool) -> Iterator[str
     is_dry = any(_line(override) == "sweep.dry_run=true" for override in overrides)
     for key, override in zip(keys, overrides, strict=True):
         is_hydras = key.startswith("hydra.")  # Lightning sets some for the processes that it starts
+        if re.match(r"hydra\.(run|sweep|job|output_subdir)\b", key) and FOLDER_VARIABLE not in os.environ:
+            yield f"{_line(override)}: output_dir=, name= and, of a sweep, sweep.name= say where runs go"
         if "resume" in keys and key not in ("resume", *CHANGEABLE) and not is_hydras:
             yield (
                 f"{_line(override)}: resume= takes everything from the run's folder; leave this out. "
@@ -271,7 +267,10 @@ def _problems(composed: DictConfig, values: list[Override], deleted: list[Overri
     """What is wrong with a composed configuration and with the other values that it is to be given."""
     known, files = known_knobs(composed), files_of_keys(composed)
     given = {override.key_or_group: _line(override) for override in values}
+    without = tuple(f"{override.key_or_group}." for override in deleted)
     for key, line in faults(composed, is_composed=True):
+        if f"{key}.".startswith(without) and line == unknown(key, known):
+            continue
         cause = next((said for name, said in given.items() if key == name or key.startswith(f"{name}.")), "")
         if cause and line == unknown(key, known):
             suffix = f"={cause.partition('=')[2]}"
@@ -284,10 +283,7 @@ def _problems(composed: DictConfig, values: list[Override], deleted: list[Overri
         if "expected null" in line and (CONFIG_DIR / group / f"{name}.yaml").is_file():
             line += f" {group}={name} switches it on"
         yield line
-    parts = {name: OmegaConf.to_container(composed.hydra[name]) for name in ("launcher", "sweeper")}
-    for key, value in flatten({"hydra": parts}).items():
-        if key in HYDRA_KNOBS:
-            yield from filter(None, [HYDRA_KNOBS[key].problem(key, value)])
+    yield from plugins.problems_of_plugins(composed.hydra)
     for override in values:
         knob = known.get(override.key_or_group)
         wrong = (knob.problem(override.key_or_group, v) for v in _values(override)[1:]) if knob else ()
@@ -330,19 +326,6 @@ def _texts(override: Override) -> list[str]:
     if override.is_discrete_sweep():
         return [f"{key}={value}" for value in override.sweep_string_iterator()]
     return [] if override.is_sweep_override() else [_line(override).lstrip("+")]
-
-
-def _missing_plugin(override: Override) -> str:
-    """What to install for a launcher or sweeper of ``conf/hydra/`` that is not there; empty if it is."""
-    option = CONFIG_DIR / override.key_or_group / f"{override.value()}.yaml"
-    if not override.key_or_group.startswith("hydra/") or not option.is_file():
-        return ""
-    packages = re.findall(r"hydra_plugins\.\w+", option.read_text())
-    extra = "hpo" if override.key_or_group == "hydra/sweeper" else "cluster"
-    is_there = all(find_spec(package) for package in packages)
-    if override.value() == "submitit_slurm" and is_there and not shutil.which("srun"):
-        return f"{override.input_line}: there is no srun here; start this where Slurm's jobs are started"
-    return "" if is_there else f"{override.input_line} is not installed: pip install -e '.[{extra}]'"
 
 
 def assignments(argv: list[str], knobs: dict[str, Knob], usage: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from experiment.errors import UserError
+from experiment.terminal import discard_output, end_with_reader
 
 TRUSTED_PACKAGES = "TRUSTED_PACKAGES"
 """Environment variable: packages of the user's own that configurations may name, separated by commas."""
@@ -98,10 +99,15 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
         try:
             if trusted_packages():
                 sys.path.append(str(Path.cwd()))  # where it often lies; last, so that it hides nothing
+            if {"--cfg", "-c", "--info", "--hydra-help"} & set(sys.argv):
+                end_with_reader()  # Hydra prints, and would show a traceback
             main()
         except UserError as error:
             stop(error)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
+        except BrokenPipeError:  # `| head` has seen enough
+            discard_output()
+            raise SystemExit(141) from None
 
     return command

@@ -17,6 +17,7 @@ from experiment.errors import UserError
 from experiment.metrics import row as metric_row
 from experiment.results import shown
 from experiment.sweep import Job, Sweep, duration
+from experiment.terminal import say
 
 Setting: TypeAlias = tuple[tuple[str, str], ...]
 """Swept keys with their values, but for the seed."""
@@ -81,7 +82,7 @@ class Halving(Sweep):
                 job.stop_after = stop if stop < job.config.trainer.max_epochs else None
             left = [job for job in jobs if not self._has_reached(job, rung) and job.run.state != "diverged"]
             if todo := self.prepare(left):
-                print(self._describe(rung), flush=True)
+                say(self._describe(rung))
                 yield todo
             if not self._is_over(rung):
                 return

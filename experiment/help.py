@@ -9,7 +9,7 @@ from experiment.config import option_file, options
 from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.knob import Knob, nearest, text
-from experiment.schema import COMPONENTS, flatten, knobs_of_options, known_knobs
+from experiment.schema import COMPONENTS, KNOBS, flatten, knobs_of_options, known_knobs
 
 GROUPS = (*COMPONENTS, "trainer", "experiment")
 EXAMPLES = """
@@ -48,7 +48,9 @@ def help_text(composed: DictConfig, asked: Sequence[str] = (), *, is_full: bool)
         marked = {option: option + "*" * (option in chosen) for option in options(composed, group)}
         if asked or (is_full and group in ("model", "data", "experiment")):
             lines.append(f"  {group}")
-            lines += [f"    {mark:<18}{_phrase(composed, group, option)}" for option, mark in marked.items()]
+            width = max(map(len, marked.values()), default=0) + 6
+            for option, mark in marked.items():
+                lines += _wrapped(f"    {mark}".ljust(width) + _phrase(composed, group, option), width)
         else:
             lines.append(f"  {group:<12}{' | '.join(marked.values())}")
     if asked or is_full:
@@ -59,14 +61,20 @@ def help_text(composed: DictConfig, asked: Sequence[str] = (), *, is_full: bool)
             if key not in foreign and (not asked or key.partition(".")[0] in asked):
                 value = text(values[key]) if key in values else knob.default if key in knobs else "-"
                 lines.append(f"  {key + '=' + value:<46}{knob.allowed}")
-                lines += [f"      {knob.meaning}"] if knob.meaning else []
+                lines += _wrapped("      " + knob.meaning, 6)
         more = ", ".join(key for key in foreign if not asked or key.partition(".")[0] in asked)
         lines += ["", *wrap(f"Further arguments of classes of torch and Lightning: {more}", 100)] * bool(more)
     return "\n".join([*lines, EXAMPLES.format(train=train)])
 
 
+def _wrapped(line: str, indent: int) -> list[str]:
+    return wrap(line, 100, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False)
+
+
 def _is_foreign(key: str, composed: DictConfig) -> bool:
     """Whether a knob is an argument of a class that this project only uses."""
+    if key in KNOBS:
+        return False
     target = OmegaConf.select(composed, f"{key.rpartition('.')[0]}._target_") or ""
     return str(target).startswith(("torch.", "lightning."))
 
@@ -78,10 +86,8 @@ def _place(item: tuple[str, Knob]) -> int:
 
 
 def _phrase(composed: DictConfig, group: str, option: str) -> str:
-    """The first comment in an option's file that is neither Hydra's nor a command."""
+    """The first sentence of the comments in an option's file, but for Hydra's and commands."""
     file = option_file(composed, group, option)
-    comments = (
-        [line.strip("# ") for line in file.read_text().splitlines() if line.startswith("#")] if file else []
-    )
-    said = next((line for line in comments if not line.startswith(("@package", "python "))), "")
+    comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")] if file else []
+    said = " ".join(line for line in comments if not line.startswith(("@package", "python ")))
     return said.partition(". ")[0].rstrip(".")

@@ -14,6 +14,7 @@ WORDS = {
     "name": "a folder's name without '/', at most 200 bytes",
     "path": "a path",
     "batches": "a number of batches, as 10, or a part of all, as 0.1 or 1.0",
+    "jobs": "a number of jobs, or -1 for one for each core",
     "duration": "days, hours, minutes and seconds, as 00:12:00:00",
 }
 """Kinds whose name alone does not say what may be given."""
@@ -25,9 +26,9 @@ class Knob:
 
     Args:
         kind: ``"int"``, ``"float"``, ``"bool"``, ``"str"``, ``"path"`` (not empty), ``"name"`` (a folder's),
-            ``"batches"`` (a number of them, or a part of all), ``"duration"`` (``DD:HH:MM:SS``),
-            ``"dict"``, ``"any"``, ``"list[int]"``, ``"tuple[float, float]"`` (a list of two) or
-            several of them, such as ``"int | float"``.
+            ``"batches"`` (a number of them, or a part of all), ``"jobs"`` (at once),
+            ``"duration"`` (``DD:HH:MM:SS``), ``"dict"``, ``"any"``, ``"list[int]"``,
+            ``"tuple[float, float]"`` (a list of two) or several of them, such as ``"int | float"``.
         meaning: one line for ``--help``.
         interval: the allowed numbers as a mathematician writes them, such as ``"[0, 1)"``.
         choices: the allowed values; empty for any.
@@ -86,6 +87,8 @@ class Knob:
         if kind == "batches":
             is_part = isinstance(value, float) and 0 < value <= 1
             return is_part or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+        if kind == "jobs":
+            return isinstance(value, int) and not isinstance(value, bool) and (value >= 1 or value == -1)
         if kind == "duration":
             is_one = isinstance(value, str) and re.fullmatch(r"\d\d(:\d\d){3}", value)
             return bool(is_one) and set(value) > set("0:")

@@ -73,6 +73,24 @@ def of_machine(accelerator: str) -> tuple[str, str]:
     return (BFLOAT16 if ratio is not None and ratio >= WORTH_IT else SINGLE), f"bfloat16 {faster}"
 
 
+def problems_without_gpu(trainer: DictConfig) -> list[str]:
+    """What of a run's ``trainer`` cannot be where there is no GPU, one line each."""
+    found = {
+        "accelerator=gpu": "there is none here; auto takes what there is",
+        "precision=16-mixed": "needs a GPU; auto takes what is fastest here",  # Lightning would take bfloat16
+        "sync_batchnorm=True": "needs GPUs: torch cannot synchronise it on CPUs",
+    }
+    given = (f"{key}={trainer.get(key)}" for key in ("accelerator", "precision", "sync_batchnorm"))
+    return [f"trainer.{item.replace('T', 't')}: {found[item]}" for item in given if item in found]
+
+
+def problems_here(trainer: DictConfig) -> list[str]:
+    """As :func:`problems_without_gpu`, where it is known without torch that none is or is to be used."""
+    devices = ("nvidia*", "kfd", "dri", "dxg", "accel")  # of NVIDIA, AMD, Intel, Windows' Linux
+    is_there = platform.system() != "Linux" or any(any(Path("/dev").glob(name)) for name in devices)
+    return [] if is_there and trainer.accelerator != "cpu" else problems_without_gpu(trainer)
+
+
 def cpu_flags() -> set[str]:
     """What the processor can do, in Linux's words; empty where nothing tells."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -12,12 +12,13 @@ import os
 import pickle
 import re
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -453,15 +454,22 @@ def _pickled_config(text: str) -> bytes:
 @contextmanager
 def _copying_log(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path)
-    handler.handleError = lambda record: None  # type: ignore[method-assign]  # noqa: ARG005 – full disk
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
+    for each in logging.getLogger().handlers:
+        each.handleError = partial(_handle_error, each)  # type: ignore[method-assign]
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
         with suppress(OSError):  # what is left to write finds no room
             handler.close()
+
+
+def _handle_error(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """As the kind of ``handler`` does, but a full disk or a pipe that nobody reads any more ends no run."""
+    if not isinstance(sys.exception(), OSError):
+        type(handler).handleError(handler, record)
 
 
 def _meeting_point(parent: Path) -> Path | None:

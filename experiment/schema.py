@@ -66,7 +66,8 @@ COMPONENTS = {
 NESTED = Component()
 
 
-def _positive(kind: str, meaning: str, **options: Any) -> Knob:
+def positive(kind: str, meaning: str, **options: Any) -> Knob:
+    """A knob of positive numbers."""
     return Knob(kind, meaning, "[1, inf)" if kind.endswith(("int", "int]")) else "(0, inf)", **options)
 
 
@@ -110,16 +111,17 @@ KNOBS: dict[str, Knob] = {
     "optimizer.no_decay_on_norms_and_biases": Knob("bool", "no weight decay for norms and biases"),
     # loss
     "loss.keep_hardest": Knob("float", "learn of each batch from this part, of the highest loss", "(0, 1]"),
+    "loss.reduction": Knob("str", "over the images of a batch", choices=("mean", "sum")),
     # data
     "data.root": Knob("path", "folder of the data; default: $DATA_ROOT, else data/", optional=True),
     "data.cache": Knob(
         "path", "folder of decoded images; null = beside the images; default: $DATA_CACHE", optional=True
     ),
     # trainer
-    "trainer.max_epochs": _positive("int", "epochs to train"),
+    "trainer.max_epochs": positive("int", "epochs to train"),
     "trainer.accelerator": Knob("str", "where to compute", choices=("auto", "cpu", "gpu")),
-    "trainer.devices": _positive("int", "devices on each node"),
-    "trainer.num_nodes": _positive("int", "nodes of a cluster"),
+    "trainer.devices": positive("int", "devices on each node"),
+    "trainer.num_nodes": positive("int", "nodes of a cluster"),
     "trainer.strategy": Knob("str", "how devices share the work", choices=("auto", "ddp")),
     "trainer.sync_batchnorm": Knob("bool", "normalise over the batches of all devices (GPUs only)"),
     "trainer.precision": Knob(
@@ -130,12 +132,12 @@ KNOBS: dict[str, Knob] = {
     "trainer.compile": Knob("bool", "have torch compile the network: pays on GPUs, needs a C++ compiler"),
     "trainer.deterministic": Knob("bool", "only algorithms that give the same bits again on a GPU"),
     "trainer.gradient_clip_val": Knob("float", "largest gradient norm", "(0, inf)", optional=True),
-    "trainer.accumulate_grad_batches": _positive("int", "batches whose gradients make one step"),
+    "trainer.accumulate_grad_batches": positive("int", "batches whose gradients make one step"),
     "trainer.limit_train_batches": Knob("batches", "an epoch trains on so many", optional=True),
     "trainer.limit_val_batches": Knob("batches", "a validation looks at so many", optional=True),
     "trainer.limit_test_batches": Knob("batches", "the test looks at so many", optional=True),
-    "trainer.check_val_every_n_epoch": _positive("int", "validate after every so many epochs"),
-    "trainer.max_steps": _positive("int", "end after so many steps, if not before", optional=True),
+    "trainer.check_val_every_n_epoch": positive("int", "validate after every so many epochs"),
+    "trainer.max_steps": positive("int", "end after so many steps, if not before", optional=True),
     "trainer.max_time": Knob(
         "duration", "end after this time, if not before; the schedule knows of the epochs only", optional=True
     ),
@@ -154,23 +156,6 @@ KNOBS: dict[str, Knob] = {
 }
 
 
-HYDRA_KNOBS = {
-    "hydra.sweeper.max_batch_size": _positive(
-        "int", "jobs that the launcher is given at a time", optional=True
-    ),
-    "hydra.sweeper.factor": Knob("int", "one setting in so many is promoted", "[2, inf)"),
-    "hydra.sweeper.n_trials": _positive("int", "trials of this search"),
-    "hydra.sweeper.n_jobs": _positive("int", "trials at once"),
-    "hydra.sweeper.max_failure_rate": Knob("float", "part of n_trials that may fail", "[0, 1]"),
-    "hydra.launcher.n_jobs": Knob("int", "jobs at once; -1 = one for each core", "[-1, inf)"),
-    "hydra.launcher.timeout_min": _positive("int", "minutes that a job may take"),
-    "hydra.launcher.cpus_per_task": _positive("int", "cores of a job"),
-    "hydra.launcher.gpus_per_node": Knob("int", "GPUs of a job", "[0, inf)", optional=True),
-    "hydra.launcher.array_parallelism": _positive("int", "jobs at once"),
-}
-"""Of the sweepers and launchers, where they have them."""
-
-
 def flatten(config: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key → plain value, interpolations resolved; lists are values, empty or null nodes too."""
     plain: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
@@ -181,6 +166,12 @@ def flatten(config: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[st
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def tokens(setting: str) -> list[tuple[str, str]]:
+    """Key and value of each part of a setting such as ``model=mnist seed=0``; a value may hold spaces."""
+    parts = (part.partition("=") for part in re.split(r" (?=[\w./@~+-]+=)", setting))
+    return [(key, value) for key, _, value in parts]
 
 
 def known_knobs(config: DictConfig | Mapping[str, Any]) -> dict[str, Knob]:
@@ -267,10 +258,8 @@ def can_be_left_out(key: str, config: DictConfig) -> bool:
         if key == name and component.has_entries:
             return True
         if key.startswith(f"{name}."):
-            argument = key.removeprefix(f"{name}.").partition(".")[0]
             return (
-                argument
-                in _knobs(name, node, component).knobs.keys() - _knobs(name, node, component).required
+                key.removeprefix(f"{name}.").partition(".")[0] not in _knobs(name, node, component).required
             )
     return False
 
@@ -364,21 +353,44 @@ def _faults_of_component(
                 yield from _faults_of_component(inner, target_node, NESTED, {})
         elif name in taken.knobs and (line := taken.knobs[name].problem(dotted, value)):
             yield dotted, line
-    if "dataset" in node and key == "data" and (reason := _refusal_of_data(str(node["dataset"]))):
+    if "dataset" in node and key == "data" and (reason := _refusal_of_data(str(node["dataset"]), node)):
         yield "data.dataset", f"data.dataset={node['dataset']}: {reason}"
     for name in sorted(taken.required - set(node)) if not is_partial else []:
         yield f"{key}.{name}", f"{key}.{name} is missing: {target} needs it; +{key}.{name}=… gives it"
 
 
+SOURCES = "lightning_modules.data.sources"
+NEEDS_PROBABILITIES = "needs a loss of probabilities, such as loss=cross_entropy"
+
+
 def _faults_between(plain: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Values that do not go together."""
-    data, engine = plain.get("data") or {}, (plain.get("model") or {}).get("engine", "torch")
+    data, trainer, loss, optimizer = (plain.get(k) or {} for k in ("data", "trainer", "loss", "optimizer"))
+    engine = (plain.get("model") or {}).get("engine", "torch")
     fold, folds = data.get("fold"), data.get("folds", 5)
     if fold is not None and fold >= folds:
         yield "data.fold", f"data.fold={fold}: with data.folds={folds} there are 0 to {folds - 1}"
-    if (plain.get("trainer") or {}).get("compile") and engine != "torch":
+    if trainer.get("compile") and engine != "torch":
         key = "trainer.compile"
         yield key, f"{key}=true: torch compiles its own layers only, not those of model.engine={engine}"
+    takes_labels = str(loss.get("_target_")).startswith(("torch.", "lightning_modules."))
+    if data.get("mix") and takes_labels and loss["_target_"] != "torch.nn.CrossEntropyLoss":
+        yield "data.mix", f"data.mix={data['mix']} {NEEDS_PROBABILITIES}, not {loss['_target_']}"
+    if trainer.get("precision") == "16-mixed" and str(optimizer.get("_target_")).endswith(".SAM"):
+        yield "optimizer", "optimizer=sam does not work in float16: trainer.precision=bf16-mixed or 32-true"
+    for name, node in (plain.get("callbacks") or {}).items():
+        if not isinstance(node, Mapping) or not str(node["_target_"]).endswith(".LearningRateFinder"):
+            continue
+        key, (lowest, highest) = f"callbacks.{name}", (node.get("lowest", 1e-5), node.get("highest", 1.0))
+        if lowest >= highest:
+            yield f"{key}.lowest", f"{key}.lowest={lowest} must lie below highest={highest}"
+        if trainer.get("devices", 1) * trainer.get("num_nodes", 1) > 1:
+            yield key, f"{key}: looks on one device only; find the rate there and set it"
+    for name, node in (plain.get("logger") or {}).items():
+        is_csv = isinstance(node, Mapping) and str(node["_target_"]).endswith(".CSVLogger")
+        if is_csv and node.get("version") == "" and str(node.get("name", "csv") or ".") == ".":
+            key = f"logger.{name}.name"
+            yield key, f"{key}: give it one, its metrics.csv would replace the run's own"
 
 
 def _faults_of_monitors(plain: Mapping[str, Any], chosen: Mapping[str, Metric]) -> Iterator[tuple[str, str]]:
@@ -400,14 +412,17 @@ def _faults_of_monitors(plain: Mapping[str, Any], chosen: Mapping[str, Metric]) 
         yield key, f"{key}={monitor}: {why}; choose {choice}.{nearest(str(monitor), possible)}"
 
 
-def _refusal_of_data(name: str) -> str | None:
+def _refusal_of_data(name: str, options: Mapping[str, Any]) -> str | None:
     """Why there is no data set of this name: one of this project, or a function's dotted name."""
-    own = decorated("lightning_modules.data.sources", "source")
-    if name in own:
-        return None
-    return (
-        refusal(name) if "." in name else f"no such data set.{nearest(name, own)} There are {', '.join(own)}"
-    )
+    own = decorated(SOURCES, "source")
+    if name not in own and "." not in name:
+        return f"no such data set.{nearest(name, own)} There are {', '.join(own)}"
+    function = f"{SOURCES}.{name}" if name in own else name
+    if name not in own and (reason := refusal(name)):
+        return reason
+    if options.get("root", ...) is None and "root" in signature(function).knobs:
+        return "it is read from files: set data.root=PATH, or DATA_ROOT"
+    return None
 
 
 def _nested(key: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -25,11 +25,12 @@ from experiment.config import digest
 from experiment.entry_point import invocation
 from experiment.errors import UserError
 from experiment.files import damaged, make_folder, read_json, read_yaml
+from experiment.precision import problems_here
 from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
-from experiment.terminal import ERASE, width
+from experiment.terminal import ERASE, say, width
 
 FORMAT_VERSION = 1
 """Of ``sweep.json``; raised when a key changes its meaning."""
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 def problems_in_sweep(config: DictConfig) -> list[str]:
     """What is wrong with the configuration of a job, one line each."""
-    wrong = problems(config)
+    wrong = problems(config) + problems_here(config.trainer)
     several = {"strategy": ("ddp",), "devices": range(2, 10**6), "num_nodes": range(2, 10**6)}
     for key, values in several.items():
         if (value := config.trainer.get(key)) in values:
@@ -229,7 +230,7 @@ class Sweep:
                     left = len(self._unreported)
                     line = f"[{self._round - left}/{self._round}] {job.label}  {outcome(job.run)}"
                     self._draw("")
-                    print(f"{line}  {left} left{self._estimated_end()}" if left else line, flush=True)
+                    say(f"{line}  {left} left{self._estimated_end()}" if left else line)
         if not sys.stderr.isatty():
             return
         with suppress(UserError):

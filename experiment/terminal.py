@@ -1,8 +1,12 @@
 """What is special about a terminal: a last line that goes away again, and lines that fit its width."""
 
+from __future__ import annotations  # see entry_point.py
+
 import gc
 import logging
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +19,25 @@ ERASE = "\r\033[K"
 def width() -> int:
     """Columns that a line may fill; two are left for the ``^C`` that a terminal shows."""
     return shutil.get_terminal_size().columns - 3
+
+
+def say(text: str) -> None:
+    """Print what is also in files: whoever has read enough (``| head``) does not end what goes on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        discard_output()
+
+
+def end_with_reader() -> None:
+    """Have the program end when what it prints is read no more, as others do."""
+    if hasattr(signal, "SIGPIPE"):  # Windows has none
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def discard_output() -> None:
+    """Have what is still to be printed, and what is buffered, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Wrapped(logging.Formatter):

@@ -23,6 +23,7 @@ from experiment.config import choices, register_resolver, run_config
 from experiment.entry_point import ROOT, argument, invocation, trusted_packages
 from experiment.errors import UserError
 from experiment.launch import launched
+from experiment.precision import problems_here
 from experiment.provenance import available_cores
 from experiment.run import FOLDER_VARIABLE, LOCK, Run
 from experiment.schema import problems
@@ -112,22 +113,24 @@ def claim_run(composed: DictConfig, hydra_config: DictConfig) -> Run:
         given = [override.lstrip("+").split("=")[0] for override in hydra_config.overrides.task]
         run.changes = {key: OmegaConf.select(config, key) for key in given if key != "resume"}
         run.check_resumable()
-        _check_processes(run.config)
+        _check_machine(run.config)
         return run
-    _check_processes(config)
+    _check_machine(config)
     chosen = choices(hydra_config)
     automatic = f"{chosen['model']}-{chosen['data']}-{datetime.now():%Y%m%d-%H%M%S}"
     return Run.create(config, Path(config.output_dir), config.name or automatic, chosen)
 
 
-def _check_processes(config: DictConfig) -> None:
-    """Refuse a training in more processes than this machine can carry, or than anyone starts.
+def _check_machine(config: DictConfig) -> None:
+    """Refuse a training that needs a GPU, more processes than this machine can carry, or than anyone starts.
 
     One takes 0.8 GB. Where some are missing, the others wait for them for ever.
 
     Raises:
         UserError: saying how to start as many; ``ALLOW_MORE_PROCESSES_THAN_CORES`` allows more than cores.
     """
+    if wrong := problems_here(config.trainer):
+        raise UserError("\n       ".join(wrong))
     devices, nodes, cores = config.trainer.devices, config.trainer.num_nodes, available_cores()
     on_cpu = config.trainer.accelerator == "cpu" or not Path("/proc/driver/nvidia/gpus").exists()
     asked_for = os.environ.get("ALLOW_MORE_PROCESSES_THAN_CORES")

@@ -23,7 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiment.claims import problems_of_claims
+from experiment.claims import problems_of_claims, problems_of_looks
 from experiment.config import choices, override_lists, run_values
 from experiment.entry_point import stop
 from experiment.errors import UserError
@@ -31,6 +31,7 @@ from experiment.files import CannotWrite
 from experiment.halving import Halving, problems_of_halving
 from experiment.run import Busy, describe
 from experiment.sweep import Job, Sweep, problems_in_sweep
+from experiment.terminal import say
 from experiment.worker import PREEMPTED, check_launched_once, end_jobs, ending_on_signals
 
 
@@ -78,7 +79,11 @@ class JobComposer:
     def compose(self, job: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
         """The run's configuration of a job, given as key → value as text, and group → option."""
         values = {key: value for key, value in job.items() if self._is_plain(key) and value[:1] != "{"}
-        groups = [f"{key}={value}" if value else key for key, value in job.items() if key not in values]
+        groups = [
+            f"{'++' * (value[:1] == '{')}{key}={value}" if value else key
+            for key, value in job.items()
+            if key not in values
+        ]
         alike = (*groups, *values)  # jobs that differ in values only, of the same keys
         if alike not in self._bases:
             self._bases[alike] = self._loader.load_sweep_config(self._config, groups)
@@ -145,13 +150,13 @@ class FolderSweeper(Sweeper):
             check_launched_once()
             sweep = self._define(arguments)
             if self.config.sweep.dry_run:
-                print(sweep.plan())
+                say(sweep.plan())
                 return
             code = 0
             for todo in sweep.rounds():
                 if todo:
                     jobs = f"{len(todo)} job{'s' * (len(todo) > 1)}"
-                    print(f"{jobs} → {os.path.relpath(sweep.folder)}", flush=True)
+                    say(f"{jobs} → {os.path.relpath(sweep.folder)}")
                 with sweep.watched(), ending_jobs(self.launcher, sweep.folder):
                     code = self._launch(todo)
                 if code:
@@ -159,7 +164,7 @@ class FolderSweeper(Sweeper):
             text, is_complete = sweep.summary()
         except UserError as error:
             stop(error)
-        print(text)
+        say(text)
         if not is_complete:
             raise SystemExit(code or 1)
 
@@ -186,9 +191,9 @@ class FolderSweeper(Sweeper):
             jobs.append(Job(folder, {key: job[key] for key in swept if key in job}, run, chosen))
         plain: Any = OmegaConf.to_container(self.config.sweep)
         claims = plain.get("claims") or []
-        wrong += problems_of_claims(claims, [(job.config, job.choices | job.overrides) for job in jobs])
-        if max_seeds and not claims:
-            wrong.append("sweep.until=decided: there is no claim to decide; experiment=… brings one")
+        described = [(job.config, job.choices, job.overrides) for job in jobs]
+        wrong += problems_of_claims(claims, described)
+        wrong = wrong or problems_of_looks(folder, claims, max_seeds, described)
         if self.factor is not None:
             wrong += problems_of_halving(jobs, max_seeds)
         if wrong:

@@ -1,5 +1,6 @@
 """A search with Optuna that ends early and goes on later without losing a trial."""
 
+import inspect
 import logging
 import shlex
 import sys
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 
 from experiment.entry_point import argument, invocation, stop
 from experiment.errors import UserError
+from experiment.terminal import say
 from experiment.worker import PREEMPTED
 from hydra_plugins.folder_sweeper import ending_jobs
 
@@ -36,7 +38,8 @@ class OptunaSearch(Sweeper):
         from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 
         self.options, self.failed = options, 0
-        self.sweeper = OptunaSweeper(**options | {"max_failure_rate": 1.0})
+        older = dict.fromkeys({"search_space"} & {*inspect.signature(OptunaSweeper).parameters})
+        self.sweeper = OptunaSweeper(**options | older | {"max_failure_rate": 1.0})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Have the launcher's failures counted."""
@@ -73,13 +76,13 @@ class OptunaSearch(Sweeper):
                 except Exception as failure:
                     code = 1
                     print(f"error: {failure}", file=sys.stderr)
-                print(f"{folder}: {self._end_trials()}")
+                say(f"{folder}: {self._end_trials()}")
         except Timeout:
             taken = "another process searches there: hydra.sweeper.n_jobs=2 tries two at once"
             stop(UserError(f"{folder}: {taken}"))
         given = [word for word in sys.argv[1:] if not word.startswith("sweep.name=")]
         again = f"{shlex.join(given)} {argument('sweep.name', folder.name)}"
-        print(f"{'continue' if code else 'more trials'} with: {invocation('train')} {again}")
+        say(f"{'continue' if code else 'more trials'} with: {invocation('train')} {again}")
         if code:
             raise SystemExit(code)
 

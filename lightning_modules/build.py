@@ -14,7 +14,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, SimpleProfiler
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from omegaconf import DictConfig, OmegaConf
@@ -25,9 +25,9 @@ from experiment.errors import UserError
 from experiment.instantiate import chosen_metrics, instantiate, load
 from experiment.launch import launched
 from experiment.metrics import row as metric_row
-from experiment.precision import resolve
+from experiment.precision import problems_without_gpu, resolve
 from experiment.run import Run
-from experiment.schema import own_keys
+from experiment.schema import NEEDS_PROBABILITIES, own_keys
 from experiment.sweep import swept
 from lightning_modules.bridge import namespace
 from lightning_modules.callbacks import Interruption, Progress
@@ -75,12 +75,7 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
     """The LightningModule of a run: its network, loss, optimizer and schedule."""
     node, own = own_keys("loss", config.loss)
     criterion, classes = instantiate(node), len(data.classes)
-    if config.data.get("mix"):
-        try:
-            criterion(torch.zeros(1, classes), torch.full((1, classes), 1 / classes))
-        except Exception as failure:  # whatever it says of targets that it does not know
-            said = f"data.mix={config.data.mix} needs a loss of probabilities, such as loss=cross_entropy"
-            raise UserError(f"{said}, not {config.loss._target_}") from failure
+    _check_loss(config, criterion, classes)
     for height in config.data.get("size_schedule") or ():
         _require_size(config, data.image_shape, classes, height)
     return Classifier(
@@ -97,6 +92,25 @@ def build_classifier(config: DictConfig, data: ImageDataModule | ImageFacts) -> 
         keep_hardest=own.get("keep_hardest", 1.0),
         weighs_batches_alike="metrics" not in config,  # a run of version 0.1
     )
+
+
+def _check_loss(config: DictConfig, criterion: nn.Module, classes: int) -> None:
+    """Try the loss on what it will be given, labels and perhaps probabilities.
+
+    Raises:
+        UserError: if it does not take them.
+    """
+    logits, labels = torch.zeros(classes + 1, classes), torch.zeros(classes + 1, dtype=torch.long)
+    given = {"loss": ("needs to take labels, such as loss=cross_entropy", labels)}
+    if mix := config.data.get("mix"):
+        given[f"data.mix={mix}"] = NEEDS_PROBABILITIES, torch.full_like(logits, 1 / classes)
+    for key, (needs, targets) in given.items():
+        try:
+            with torch.no_grad():
+                float(criterion(logits, targets))
+        except Exception as failure:  # whatever it says of targets that it does not know
+            reason = f"{key} {needs}, not {config.loss._target_}: {str(failure).splitlines()[0]}"
+            raise UserError(reason) from failure
 
 
 def without_values(config: DictConfig, image_shape: Shape, num_classes: int) -> nn.Module:
@@ -159,11 +173,9 @@ def build_trainer(config: DictConfig, folder: Path, purge_step: int | None = Non
         folder: the run folder, where callbacks find it as ``trainer.default_root_dir``.
         purge_step: first step whose TensorBoard events an earlier attempt may have left.
     """
-    if config.trainer.sync_batchnorm and not torch.cuda.is_available():
-        raise UserError("trainer.sync_batchnorm=true needs GPUs: torch cannot synchronise it on CPUs")
     on_cpu = config.trainer.accelerator == "cpu" or not torch.accelerator.is_available()
-    if config.trainer.precision == "16-mixed" and on_cpu:  # Lightning would take bfloat16
-        raise UserError("trainer.precision=16-mixed needs a GPU: auto takes what is fastest here")
+    if on_cpu and (wrong := problems_without_gpu(config.trainer)):
+        raise UserError("\n       ".join(wrong))
     callbacks: list[Callback] = [_callback(node, folder) for node in config.callbacks.values() if node]
     if companion := getattr(load(config.optimizer._target_), "companion", None):
         callbacks.append(companion())
@@ -258,6 +270,4 @@ def _logger(node: DictConfig, folder: Path, purge_step: int | None) -> Logger:
         logger: Logger = instantiate(node, save_dir=str(folder), **extra)
     except ModuleNotFoundError as missing:
         raise UserError(f"{node._target_}: {missing}. pip install -e '.[mlflow,wandb]'") from missing
-    if isinstance(logger, CSVLogger) and Path(logger.log_dir) == folder:
-        raise UserError(f"{node._target_}: give it a name, its metrics.csv would replace the run's own")
     return logger

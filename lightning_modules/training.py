@@ -144,6 +144,15 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
                 f"metrics: {metric.words} says nothing with fewer than {metric.min_classes} classes, and "
                 f"{data.dataset} has {len(data.classes)}: leave {metric.key} out"
             )
+    for name, node in config.callbacks.items():
+        monitor = str((node or {}).get("monitor"))
+        if (
+            monitor.startswith("val_") and not data.sizes["val"] and name != "checkpoint"
+        ):  # which takes the last
+            raise UserError(
+                f"callbacks.{name}.monitor={monitor}: {data.dataset} has no validation set, and "
+                "data.val_fraction=0 makes none"
+            )
     module = build_classifier(config, data)
     last = run.resumed_from or run.folder / "checkpoints" / "last.ckpt"
     step = _step(last) if last.exists() else None

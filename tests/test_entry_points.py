@@ -143,6 +143,27 @@ def test_a_mistake_ends_with_its_message_and_code_1(
     assert not list(tmp_path.rglob("provenance.json"))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train.py", "--help"),
+        ("train.py", "--cfg", "job"),
+        ("train.py", "-m", "seed=0,1", "sweep.dry_run=true"),
+        ("grade.py",),
+    ],
+    ids=" ".join,
+)
+def test_whoever_reads_no_further_sees_no_traceback(words, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / words[0]), *words[1:]], cwd=tmp_path, stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert done.stderr == b""
+    assert done.returncode in (0, 141, -signal.SIGPIPE)
+
+
 def test_the_light_packages_import_no_heavy_ones():
     """`experiment` imports neither torch nor lightning, `custom_backend` nothing of the project either."""
     spy = (

@@ -10,14 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+import yaml
 
-from experiment import knob
 from experiment.command_line import CONFIG_DIR
-from experiment.config import choices, digest, run_config
+from experiment.config import digest, run_config
 from experiment.errors import UserError
 from experiment.run import Busy, Run
-from experiment.schema import flatten, plain_values
 from experiment.sweep import Job
 from experiment.worker import claim_gpu
 
@@ -242,7 +240,8 @@ def test_jobs_in_processes_of_their_own(sweep, launcher):
 
 def test_a_search_is_kept_and_goes_on(tmp_path, sweep, monkeypatch):
     """An interrupted trial is repeated by the next start; some may diverge, too many end the search."""
-    optuna = pytest.importorskip("optuna")
+    import optuna
+
     from lightning_modules.callbacks import History
 
     arguments = [*SMALL, "trainer.max_epochs=1", "optimizer=sgd", "hydra/sweeper=optuna"]
@@ -273,34 +272,13 @@ def test_a_search_is_kept_and_goes_on(tmp_path, sweep, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")))
 def test_every_claim_of_a_named_experiment_is_about_its_jobs(sweep, name):
-    """Each setting of each contrast is met with the seeds of the others: a comparison, not a slip."""
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        composed = compose("train", [f"experiment={name}"], return_hydra_config=True)
-    claims = composed.sweep.get("claims")
-    base = {key: knob.text(value) for key, value in flatten(plain_values(composed)).items()}
-    base |= choices(composed.hydra)
-    if not claims:
-        return
-    code, output, errors = sweep(f"experiment={name}", "sweep.dry_run=true")
-    assert code == 0, errors
-    jobs = [line.split()[1:] for line in output.splitlines()[:-1]]
-    parsed = [base | dict(item.split("=", 1) for item in job) for job in jobs]
-    for claim in claims:
-        for contrast in claim.get("contrasts", []):
-            met = []
-            for setting in contrast:
-                wanted = dict(token.split("=", 1) for token in setting.split())
-                fits = [job for job in parsed if all(same(job.get(k), v) for k, v in wanted.items())]
-                met.append({job["seed"] for job in fits})
-            assert all(seeds == met[0] for seeds in met), (contrast, met)
-            assert len(met[0]) >= 3
-
-
-def same(given: str | None, wanted: str) -> bool:
-    try:
-        return float(given or "nan") == float(wanted)
-    except ValueError:
-        return str(given).lower() == wanted.lower()
+    """A dry run refuses what they cannot answer; here, that there are seeds enough for an interval."""
+    content = yaml.safe_load((CONFIG_DIR / "experiment" / f"{name}.yaml").read_text())
+    if claims := content.get("sweep", {}).get("claims"):
+        code, output, errors = sweep(f"experiment={name}", "sweep.dry_run=true")
+        assert code == 0, errors
+        seeds = {word for word in output.split() if word.startswith("seed=")}
+        assert len(seeds) >= 3, (name, claims)
 
 
 def test_a_job_is_its_configuration(tmp_path, configure):

@@ -116,6 +116,17 @@ WRONG = {
         data.val_fraction=1 | expected float in [0, 1)
         trainer.precision=bf16 | bf16-mixed
         trainer.compile=true model.engine=numpy | torch compiles its own layers only
+        trainer.accelerator=cpu trainer.precision=16-mixed | needs a GPU
+        trainer.accelerator=cpu trainer.sync_batchnorm=true | needs GPUs
+        -m trainer.accelerator=cpu trainer.precision=32-true,16-mixed | needs a GPU
+        callbacks=lr_finder callbacks.lr_finder.lowest=2 | must lie below highest=1.0
+        callbacks=lr_finder trainer=ddp | looks on one device only
+        loss=focal data.mix=mixup | needs a loss of probabilities
+        optimizer=sam trainer.precision=16-mixed | does not work in float16
+        logger=csv logger.csv.name= | its metrics.csv would replace
+        data=cifar10 data.root=null | set data.root=PATH
+        data=image_folder data.channels=2 | expected 1 | 3 | 4
+        +loss.reduction=none | expected mean | sum
         trainer.accelerator=tpu | Did you mean cpu or gpu?
         trainer.max_epochs=1e9 | expected int
         trainer.gradient_clip_val=-1 | expected float in (0, inf)
@@ -142,11 +153,22 @@ WRONG = {
         -m 'optimizer.lr=interval(0,1)' | optuna draws from intervals
         -m sweep.cases=3 seed=0 | expected list[str]
         -m sweep.cases=[a] seed=0 | a: expected key=value
-        -m trainer=ddp seed=0,1 | a sweep gives each job one device
         -m trainer.devices=2 seed=0,1 | a sweep gives each job one device
         -m hydra/launcher=joblb seed=0,1 | joblb
-        -m hydra/launcher=joblib hydra.launcher.n_jobs=x seed=0,1 | expected int in [-1, inf)
+        -m hydra/launcher=joblib hydra.launcher.n_jobs=x seed=0,1 | or -1 for one for each core
+        -m hydra/launcher=joblib hydra.launcher.n_jobs=0 seed=0,1 | a number of jobs, or -1 for
+        -m hydra/launcher=joblib hydra.launcher.batch_size=0 seed=0,1 | expected int in [1, inf)
         -m hydra/launcher=joblib hydra.launcher.njobs=2 seed=0,1 | Did you mean hydra.launcher.n_jobs
+        -m hydra/launcher=joblib +hydra.launcher.foo=1 seed=0,1 | hydra.launcher.foo: no such key
+        -m hydra/launcher=joblib +hydra.launcher.verbose=x seed=0,1 | hydra.launcher.verbose=x: Value
+        -m hydra/launcher=submitit_local +hydra.launcher.tasks_per_node=2 seed=0,1 | expected 1
+        -m hydra.launcher._target_=os.system seed=0,1 | Hydra has no such plugin
+        -m hydra.launcher=null seed=0,1 | hydra/launcher=… chooses one
+        -m hydra.sweeper.params=3 seed=0,1 | expected dict or null
+        -m +hydra.sweeper.foo=3 seed=0,1 | hydra.sweeper.foo: no such key
+        -m hydra.sweep.dir=elsewhere seed=0,1 | sweep.name= say where runs go
+        hydra.run.dir=elsewhere | say where runs go
+        hydra.job.chdir=true | say where runs go
         -m hydra/launcher=submitit_local hydra.launcher.timeout_min=0 seed=0,1 | expected int in [1, inf)
         -m hydra/launcher=submitit_slurm seed=0,1 | there is no srun here
         -m hydra/sweeper=halvin seed=0,1 | Did you mean halving?

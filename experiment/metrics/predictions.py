@@ -42,7 +42,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The content of an ``.npz`` file of :func:`write_predictions`; logits as float32.
+    """What :func:`write_predictions` wrote, in the order of the images' set; logits as float32.
 
     Raises:
         UserError: if there is no such file or it is damaged.
@@ -60,7 +60,8 @@ def read_predictions(path: Path) -> Predictions:
     fits = read.labels.shape == read.indices.shape == (n,) and np.isin(read.labels, np.arange(classes)).all()
     if n < 1 or not fits:
         raise UserError(f"{path} does not hold predictions: its arrays do not go together")
-    return read
+    order = np.argsort(read.indices, kind="stable")
+    return Predictions(read.logits[order], read.labels[order], read.indices[order])
 
 
 def of_predictions(path: Path, metrics: Iterable[str | Metric]) -> dict[str, float]:

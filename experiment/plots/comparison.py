@@ -22,6 +22,7 @@ from experiment.plots.style import (
     pointed,
     scale_of_losses,
 )  # fmt: skip
+from experiment.schema import tokens
 
 MAX_SETTINGS = 2 * len(SERIES)  # each colour as a full and as a dashed line
 Rows = Sequence[Mapping[str, float | None]]
@@ -66,8 +67,8 @@ class Comparison:
         metric: that is compared.
         runs: data set, size and network → setting → pair → its value.
         effects: differences of settings; logarithms of their ratios if ``is_ratio``.
-        claimed: size of the effect, from–to.
-        delta: effects within ±delta count as none.
+        claimed: size of the effect, from–to, as the effects are.
+        delta: effects within ±delta count as none, as well.
         is_ratio: whether an effect is a factor.
     """
 
@@ -166,7 +167,7 @@ def _effects(axes: Axes, one: Comparison) -> None:
         if not math.isnan(effect.mean):
             say = pointed("mean", f"{{x:+.3g}} {unit}")
             axes.plot([one.shown(effect.mean)], [row - 0.15], "D", ms=6, color=SERIES[1], gid=say)
-    names = [fill(effect.name, 20) for effect in reversed(one.effects)]
+    names = [fill(effect.name, 26) for effect in reversed(one.effects)]
     axes.set_yticks(range(len(names)), names, parse_math=False, fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.6, len(names) - 0.4)
@@ -244,7 +245,7 @@ def _scale(axes: Axes, metric: str, means: Iterable[Mapping[float, float]]) -> N
 
 def _labels(settings: Iterable[str]) -> tuple[list[str], str]:
     """Tick labels with a line for each key that varies; a single one stands below all instead."""
-    chosen = [dict(token.split("=", 1) for token in setting.split()) for setting in settings]
+    chosen = [dict(tokens(setting)) for setting in settings]
     keys = list(dict.fromkeys(key for values in chosen for key in values))
     varying = [key for key in keys if len({values.get(key) for values in chosen}) > 1] or keys
     if len(varying) == 1:

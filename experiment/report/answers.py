@@ -2,9 +2,11 @@
 
 import math
 import shlex
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 from experiment.metrics import row, units
 from experiment.report.questions import Claim, Contrast, Question
@@ -18,6 +20,7 @@ from experiment.report.statistics import (
     estimate_over_folds,
     pairs_needed,
 )
+from experiment.schema import tokens
 
 EXACT = ("parameters", "flops_per_image")
 """Metrics that do not depend on the seed."""
@@ -95,9 +98,10 @@ class Answer:
         numbers = (found.mean, found.low, found.high, least, most)
         mean, low, high, *sizes = (units.effect(claim.metric, claim.is_ratio, number) for number in numbers)
         interval = f" ({low} to {high})" if found.low < found.high else ""
-        text = mean + interval + units.unit(claim.metric, is_effect=not claim.is_ratio)
+        text = mean + interval + unit_of(claim)
         if claim.claimed and not math.isnan(found.low):
-            where = "larger than" if found.high < least else "smaller than" if found.low > most else "inside"
+            where = "inside" if least == most else "in part inside"
+            where = "larger than" if found.high < least else "smaller than" if found.low > most else where
             text += f". The claimed {' to '.join(dict.fromkeys(sizes))} is {where} the interval"
         return text
 
@@ -133,6 +137,9 @@ def answer(asked: Sequence[Question], runs: Collection, delta: float | None = No
         for contrast, finding in given.parts:
             finding.verdict = _verdict(given.question, contrast, finding, delta, number_of_tests)
         given.verdict = _winner(given) if given.question.changed else _of_claim(given)
+        lacking = {s: of for contrast, _ in given.parts for s, of in contrast.lacking.items()}
+        if lacking and not given.verdict.startswith(("undecided", "no verdict")):
+            given.verdict += f", so far: {listed(lacking)} have no result yet"
         given.next_step = next_step(given, runs, number_of_tests)
     return answers
 
@@ -181,6 +188,11 @@ def _tests(claim: Claim, finding: Finding, delta: float | None) -> dict[str, flo
     return tests
 
 
+def unit_of(claim: Claim) -> str:
+    """The unit behind an effect; a factor has none."""
+    return "" if claim.is_ratio else units.unit(claim.metric, is_effect=True)
+
+
 def claimed_size(claim: Claim) -> tuple[float, float]:
     """The claimed size, from–to, as the effect is measured; NaN, beyond which nothing lies, for none."""
     least, most = claim.claimed or (math.nan, math.nan)
@@ -204,20 +216,20 @@ def _verdict(
     words = ("better", "worse")[:: row(claim.metric).sign]  # of a higher value and of a lower one
     good, bad = words if question.changed else ("held", "contradicted")
     if contrast.failed:
-        listed = ", ".join(f"{k} of {n} runs of {setting}" for setting, (k, n) in contrast.failed.items())
-        return f"no verdict: {listed} failed, and those that are left are survivors"
+        return f"no verdict: {listed(contrast.failed)} failed, and those that are left are survivors"
     if contrast.along:
-        named = dict.fromkeys(token.partition("=")[0] for term in contrast.terms for token in term.split())
+        named = dict.fromkeys(key for term in contrast.terms for key, _ in tokens(term))
         return f"no verdict: these settings change together: {', '.join([*named, *contrast.along])}"
     if found.n == 0:
-        return "undecided: no seed has a finished run of every setting"
+        return f"undecided: no seed has {claim.metric} of every setting"
     if claim.metric in EXACT and not found.sd > 0:
         return (good if found.mean > 0 else bad) if found.mean else "undecided: no difference"
+    unit = "fold" if contrast.folds else "seed"
     if found.n == 1:
-        return "undecided: one seed gives no interval, at least 1 more seed needed"
+        return f"undecided: one {unit} gives no interval, at least 1 more {unit} needed"
     if found.sd == 0:
         how = "differ by the same amount, there is no spread to test against" if found.mean else "are equal"
-        return f"undecided: all {found.n} seeds {how}"
+        return f"undecided: in all {found.n} {unit}s the settings {how}"
     least, most = claimed_size(claim)
     is_sized = finding.p_size < finding.level
     if finding.is_significant and found.mean < 0:
@@ -229,7 +241,7 @@ def _verdict(
     if finding.p_equivalent < finding.level:
         half = units.effect(claim.metric, claim.is_ratio, equivalence(claim, delta) or 0.0).lstrip("+×")
         sign = "×÷" if claim.is_ratio else "±"
-        return f"equivalent: within {sign}{half}{units.unit(claim.metric, is_effect=not claim.is_ratio)}"
+        return f"equivalent: within {sign}{half}{unit_of(claim)}"
     if is_sized and found.mean < least:
         return "no such effect: the claimed size is excluded"
     if question.sweep and question.sweep.max_seeds:
@@ -271,72 +283,114 @@ def _of_claim(given: Answer) -> str:
     return f"undecided: {', '.join(f'{count} {word}' for word, count in counts.items())}"
 
 
+def listed(runs: Mapping[str, tuple[int, int]]) -> str:
+    """``3 of 5 runs of model.dropout=0.5``."""
+    return ", ".join(f"{some} of {n} runs of {setting}" for setting, (some, n) in runs.items())
+
+
 def _winner(given: Answer) -> str:
     """Which setting is best, by how much and how sure."""
     question, leader = given.question, given.question.leader
     if failed := [finding.verdict for contrast, finding in given.parts if contrast.failed]:
         return failed[0]
-    led = [
-        (next(setting for setting in contrast.terms if setting != leader), finding)
-        for contrast, finding in given.parts
-        if contrast.terms.get(leader) == 1 and finding.found.n
-    ]
-    if not led:
-        return "undecided: no seed has a finished run of two settings"
     sign = row(given.claim.metric).sign
-    led.sort(key=lambda item: sign * item[1].found.mean)
-    beaten = [other for other, f in led if f.is_significant and sign * f.found.mean > 0]
-    (runner_up, closest), together = led[0], ""
-    if len(question.changed) > 1:
-        listed = ", ".join(question.changed)
-        together = f"these settings change together ({listed}), no verdict on one of them: "
+    found: dict[str, dict[str, Finding]] = defaultdict(dict)  # of a setting less another
+    beats: set[tuple[str, str]] = set()
+    for contrast, finding in given.parts:
+        plus, minus = sorted(contrast.terms, key=lambda setting: -contrast.terms[setting])
+        found[plus][minus] = finding
+        if finding.is_significant:
+            beats.add((plus, minus) if sign * finding.found.mean > 0 else (minus, plus))
+    led = {other: finding for other, finding in found[leader].items() if finding.found.n}
+    if not led:
+        return f"undecided: no seed has {given.claim.metric} of two settings"
+    rivals = [other for other in led if (leader, other) not in beats]
+    beaten = [other for other in led if other not in rivals]
+    runner_up = min(rivals or led, key=lambda other: sign * led[other].found.mean)
+    closest = led[runner_up]
     by = given.effect(closest)
-    if len(beaten) == len(led):
+    unpaired = [setting for setting in dict.fromkeys(s for c, _ in given.parts for s in c.terms)
+                if setting != leader and setting not in led]  # fmt: skip
+    together = ""
+    if len(question.changed) > 1:
+        named = ", ".join(question.changed)
+        together = f"these settings change together ({named}), no verdict on one of them: "
+    if not rivals and not unpaired:
         rest = " and all others" * (len(led) > 1)
         return f"decided: {together}{leader} beats {runner_up}{rest}: {by}, p = {closest.p:.2g} corrected"
-    rivals = ", ".join(other for other, _ in led if other not in beaten)
-    if all(f.verdict.startswith("equivalent") for other, f in led if other not in beaten):
-        text = f"equivalent: {together}{leader} and {rivals}, {by}"
+    text = f"undecided: {together}{leader} {'leads' if rivals else 'beats'} {', '.join(rivals or led)}"
+    if sign * closest.found.mean < 0:
+        text = f"undecided: {together}no setting is ahead of all others, {leader} comes nearest"
+    elif rivals and not unpaired and all(led[other].verdict.startswith("equivalent") for other in rivals):
+        text = f"equivalent: {together}{leader} and {', '.join(rivals)}, {by}"
+    elif closest.found.mean == 0 and not closest.found.sd > 0:
+        seeds = "one seed" if closest.found.n == 1 else f"all {closest.found.n} seeds"
+        text = f"undecided: {together}{leader} and {runner_up} are equal in {seeds}"
+    elif closest.found.n == 1:
+        text += f", by {by}, in one seed"
+    elif closest.found.sd == 0:
+        text += f", by {by} over {runner_up}: {closest.verdict.removeprefix('undecided: ')}"
     else:
-        how_sure = (
-            f"by {by} over {runner_up}, but chance may do that"
-            if closest.found.n > 1
-            else f"by {by}, in one seed"
-        )
-        text = f"undecided: {together}{leader} leads {rivals}, {how_sure}"
-    return f"{text}; both beat {', '.join(beaten)}" if beaten else text
+        text += f", by {by} over {runner_up}" + ", but chance may do that" * (runner_up in rivals)
+    if beaten and rivals:
+        clear = all((rival, other) in beats for rival in rivals for other in beaten)
+        who = ("both" if len(rivals) == 1 else "all of them") if clear else leader
+        text += f"; {who} beat{'s' * (not clear)} {', '.join(beaten)}"
+    return f"{text}; no seed has it and {' or '.join(unpaired)}" if unpaired else text
 
 
 def next_step(given: Answer, runs: Collection, tests: int) -> str:
     """The command that would tell more, or that trains with the winner; empty where there is none."""
-    question, sweep = given.question, given.question.sweep
+    question, sweep, verdict = given.question, given.question.sweep, given.verdict
     if sweep is None and len(runs.sweeps) == 1 and not runs.loose:
         sweep = runs.sweeps[0]
-    started = (
-        sweep.sessions[-1].get("command", "") if sweep and sweep.sessions else question.contrasts[0].command
-    )
-    words = [word for word in shlex.split(str(started))[1:] if word not in ("-m", "--multirun")]
-    if not words:
+    started = sweep.sessions[-1].get("command") if sweep and sweep.sessions else question.contrasts[0].command
+    program, *words = shlex.split(str(started or ""))[1:] or [""]
+    if Path(program).name not in ("train.py", "lic-train"):  # a script or a notebook
         return ""
-    replaced = ("sweep.", "seed=", "name=", *(f"{key}=" for key in question.changed))
-    kept = [word for word in words[1:] if not word.startswith(replaced)]
-    if given.verdict.startswith("decided") and question.leader:
-        return shlex.join(["python", words[0], *kept, *question.leader.split()])
-    if not given.verdict.startswith(("undecided", "no verdict")) or any(c.folds for c in question.contrasts):
+    train = ["python", program] if program.endswith(".py") else [Path(program).name]
+    words = [word for word in words if word not in ("-m", "--multirun")]
+
+    def without(*keys: str) -> list[str]:
+        return [word for word in words if not word.lstrip("+").startswith(keys)]
+
+    kept = without("sweep.", "seed=", "name=", "resume=", *(f"{key}=" for key in question.changed))
+    terms = list(dict.fromkeys(term for contrast in question.contrasts for term in contrast.terms))
+    is_open = verdict.startswith(("undecided", "no verdict"))
+    is_begun = any(contrast.failed or contrast.lacking for contrast in question.contrasts)
+    if verdict.startswith("decided") and not is_begun:
+        if "=–" in question.leader:  # it lacks a key that others have
+            return ""
+        varied = [word for word in kept if word.lstrip("+").partition("=")[0] in runs.keys]
+        once = [word for word in kept if not word.startswith("hydra")]
+        winner = [f"{key}={value}" for key, value in tokens(question.leader)]
+        return shlex.join([*train, *(["-m", *kept] if varied and sweep else once), *winner])
+    if is_begun and sweep:
+        return shlex.join(
+            [*train, "-m", *without("sweep.name=", "sweep.dry_run="), f"sweep.name={sweep.name}"]
+        )
+    if not is_open or any(c.folds or c.along for c in question.contrasts):
         return ""
-    open_ = [
-        f for f in given.findings if f.verdict.startswith("undecided") and f.found.n > 1 and f.found.sd > 0
+    found = [
+        f for c, f in given.parts if f.verdict.startswith("undecided") and question.leader in ("", *c.terms)
     ]
-    seeds = max((f.found.n + _more_seeds(given.claim, f.found, tests) for f in open_), default=5.0)
-    more = [f"seed=range({min(seeds, MANY):.0f})"]
-    if sweep:
-        same = [w for w in words[1:] if not w.startswith(("sweep.name=", "sweep.dry_run=", "seed="))]
-        again = [] if given.verdict.startswith("no verdict") else more
-        return shlex.join(["python", words[0], "-m", *same, *again, f"sweep.name={sweep.name}"])
-    if len(question.changed) != 1:
-        return ""  # which of several settings to sweep is for the user to choose
-    (key,) = question.changed
-    values = dict.fromkeys(term.partition("=")[2] for c in question.contrasts for term in c.terms)
-    if "–" in values:  # some runs do not have the key
+    if question.is_sequential or not found or not any(f.found.n for f in given.findings):
         return ""
-    return shlex.join(["python", words[0], "-m", *kept, f"{key}={','.join(values)}", *more])
+    needed = max(
+        f.found.n + (_more_seeds(given.claim, f.found, tests) if f.found.sd > 0 else 3) for f in found
+    )
+    if needed > MANY:
+        return ""
+    pairs = [pair for contrast in question.contrasts for pair in (*contrast.values, *contrast.unpaired)]
+    known = {int(pair[0].removeprefix("seed=")) for pair in pairs}
+    unused = (seed for seed in range(MANY + len(known)) if seed not in known)
+    seeds = sorted([*known, *islice(unused, max(0, int(needed) - len(known)))])
+    is_range = seeds == list(range(len(seeds)))
+    more = f"seed=range({len(seeds)})" if is_range else f"seed={','.join(map(str, seeds))}"
+    if sweep:
+        same = without("sweep.name=", "sweep.dry_run=", "seed=")
+        return shlex.join([*train, "-m", *same, more, f"sweep.name={sweep.name}"])
+    values = [tokens(term) for term in terms]
+    if any(len(value) > 1 or value[0][1] == "–" for value in values):
+        return ""  # which of several settings to sweep is for the user to choose
+    return shlex.join([*train, "-m", *kept, f"{values[0][0][0]}={','.join(v[0][1] for v in values)}", more])

@@ -33,12 +33,13 @@ def circumstances(record: Record) -> dict[str, str]:
     data, hardware = known.get("data", {}), known.get("hardware", {})
     return {
         "commit": ", then ".join(dict.fromkeys(map(code, sessions))),
-        f"data {data.get('dataset')}": str(data.get("fingerprint"))[:12],
+        f"data {data.get('dataset')}": record.fingerprint[:12],
         "precision": str(record.config.get("trainer.precision")),
         "processor": f"{hardware.get('processor')}, {hardware.get('cores')} cores",
         "GPUs": ", ".join(known.get("gpus", [])) or "none",
         "threads": str(known.get("threads")),
         "python": str(known.get("python")),
+        "this project": str(known.get("version", "not noted")),
         **known.get("packages", {}),
     }
 
@@ -50,6 +51,8 @@ def between(a: Record, b: Record) -> list[str]:
         for run in (a, b)
     )
     names = [key for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
+    if a.dataset != b.dataset:  # whose fingerprints tell no more
+        names = [name for name in names if not name.startswith("data ")]
     lines = [f"{name}: {first.get(name, '–')} → {second.get(name, '–')}" for name in names]
     return lines or [
         "the two runs were given the same configuration, with the same code, data, hardware and versions"

@@ -18,12 +18,13 @@ from experiment.metrics import row, units
 from experiment.plots.comparison import MAX_SETTINGS, Comparison, Effect, Panel, curves, verdict
 from experiment.plots.style import png, svg, write_png
 from experiment.report import differences, latex, predictions, published
-from experiment.report.answers import Answer, answer, equivalence
+from experiment.report.answers import Answer, answer, claimed_size, equivalence
 from experiment.report.html import page, runs_table
-from experiment.report.questions import questions
+from experiment.report.questions import by_value, questions
 from experiment.report.runs import DERIVED, Collection, Record, distinguishing_keys, shorter
 from experiment.report.statistics import sign_flips
 from experiment.results import headline, metric_keys
+from experiment.schema import tokens
 
 FILES = {"report.md", "report.html", "report.tex", "results.csv", "figures"}
 RUNS_TABLE = "<!-- the table of all runs stands in report.html -->"
@@ -31,15 +32,18 @@ READING = """
 Runs are compared within a data set and a seed; several pairs of one seed count as their mean, so that the
 number of seeds is that of independent values. Intervals are those of the paired t-test, 95 %; a verdict
 needs p < 0.05 after correction over all comparisons of this report ({tests}), for which the intervals are
-not widened. They cover what the seed decides (weights, order of batches, augmentation) on one split of the
-data and one test set, and neither another split nor other test images; where data.fold varies, another
-split, too, with the correction for overlapping training sets (Nadeau, Bengio 2003). Seeds needed are for 80
-% power, should mean and spread stay, and for one look when all are there: looking after each seed until
-there is a verdict finds effects where there are none. sweep.until=decided looks after each seed and takes
-that into account: it shares out the level of 5 % among its claims and looks, and its intervals are as wide
-as that needs. In the figures dots are runs or seeds, faint lines join the runs of a pair, diamonds are
-means, with the interval where it is of an effect; bands of curves reach from the lowest to the highest
-run."""
+not widened.{looks} They cover what the seed decides (weights, order of batches, augmentation) on one split
+of the data and one test set, and neither another split nor other test images; where data.fold varies,
+another split, too, with the correction for overlapping training sets (Nadeau, Bengio 2003). Seeds needed
+are for 80 % power, should mean and spread stay, and for one look when all are there: looking after each
+seed until there is a verdict finds effects where there are none. In the figures dots are runs or seeds,
+faint lines join the runs of a pair, diamonds are means, with the interval where it is of an effect; bands
+of curves reach from the lowest to the highest run."""
+LOOKS = (
+    " Of {sweeps}, which looked after each seed until it was decided, {number} more comparisons are told: "
+    "each such sweep has a level of 5 % for itself, shared out beforehand among its claims and looks, and "
+    "intervals as wide as that needs."
+)
 PEEKING = (
     "Seeds added until there is a verdict find what is not there; sweep.until=decided adds them validly."
 )
@@ -136,11 +140,15 @@ class Report:
         for title, lines in self.two.items():
             blocks += [f"## {title}", _listed(lines)]
         if answers:
-            tests = sum(not math.isnan(finding.p) for given in answers for finding in given.findings)
+            fixed = [given for given in answers if not given.question.is_sequential]
+            tests = sum(not math.isnan(finding.p) for given in fixed for finding in given.findings)
             derived = [
                 f"{name} {DERIVED[name]}." for name in {a.claim.metric: 0 for a in answers} if name in DERIVED
             ]
-            reading = " ".join([READING.format(tests=tests), *derived])
+            asking = [given.question.sweep for given in answers if given.question.is_sequential]
+            looked = {sweep.name: sweep.contrasts for sweep in asking if sweep}
+            looks = LOOKS.format(sweeps=" and ".join(looked), number=sum(looked.values())) if looked else ""
+            reading = " ".join([READING.format(tests=tests, looks=looks), *derived])
             blocks += ["## Verdicts", table(_verdict_rows(answers)), escape(reading)]
         parts = [(sweep.name, runs.of(sweep), sweep.swept) for sweep in runs.sweeps]
         parts += [("single runs", runs.loose, runs.keys)] if runs.loose else []
@@ -181,14 +189,23 @@ class Report:
         return -row(test).sign * fmean(found) if found else math.inf
 
     def _curves(self, folder: Path, settings: Mapping[str, Sequence[Record]], name: str, number: int) -> str:
-        """The metric that speaks for the runs, and the training loss, over epochs."""
-        drawn = {label: [run.rows for run in runs] for label, runs in settings.items()}
-        every = [row for runs in drawn.values() for rows in runs for row in rows]
-        kinds = dict.fromkeys(_loss(run) for runs in settings.values() for run in runs)
-        note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
-        panels = Panel(f"val_{self.first}", drawn), Panel("train_loss", drawn, note=note)
-        there = [p for p in panels if any(row.get(p.metric) is not None for row in every)]  # not all validate
-        return "\n".join(self._picture(folder, curves([p], name), f"{p.metric}-{number}") for p in there)
+        """The metric that speaks for the runs, and the training loss, over epochs, each data set apart."""
+        pictures = []
+        for place, dataset in enumerate(
+            dict.fromkeys(run.dataset for runs in settings.values() for run in runs)
+        ):
+            of = {label: [run for run in runs if run.dataset == dataset] for label, runs in settings.items()}
+            drawn = {label: [run.rows for run in runs] for label, runs in of.items() if runs}
+            every = [row for runs in drawn.values() for rows in runs for row in rows]
+            kinds = dict.fromkeys(_loss(run) for runs in of.values() for run in runs)
+            note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
+            for panel in (Panel(f"val_{self.first}", drawn), Panel("train_loss", drawn, note=note)):
+                # not all validate, and of one epoch the tables say all
+                if len({row["epoch"] for row in every if row.get(panel.metric) is not None}) > 1:
+                    title = f"{name} on {dataset}"
+                    file = f"{panel.metric}-{number}{f'-{place + 1}' * (place > 0)}"
+                    pictures.append(self._picture(folder, curves([panel], title), file))
+        return "\n".join(pictures)
 
     def _published(self, folder: Path, records: Sequence[Record]) -> list[str]:
         content = published.published(records)
@@ -309,7 +326,8 @@ def _verdict_rows(answers: Iterable[Answer]) -> list[list[str]]:
             [f"– {given.name(contrast)}", contrast.scope, f.verdict, given.effect(f), str(f.found.n)]
             for contrast, f in given.parts
         ]
-        first = [given.question.text, lines[0][1], given.verdict, "", ""]
+        scopes = dict.fromkeys(contrast.scope for contrast, _ in given.parts)
+        first = [given.question.text, lines[0][1] if len(scopes) == 1 else "", given.verdict, "", ""]
         rows += [first, *lines] if len(lines) > 1 else [[*first[:3], *lines[0][3:]]]
     return rows
 
@@ -339,8 +357,13 @@ def _came_out(a: Record, b: Record) -> list[str]:
         if is_shown and first is not None and second is not None:
             change = units.effect(name, False, second - first) + units.unit(name, is_effect=True)
             lines.append(f"{name}: {units.number(name, first)} → {units.number(name, second)}, {change}")
-    of_images = [predictions.of_run(run) for run in (a, b)]
-    if of_images[0] and of_images[1] and (found := predictions.agreement(of_images[0], of_images[1])):
+    of_images = [kept for run in (a, b) if (kept := predictions.of_run(run))]
+    if len(of_images) < 2:
+        return list(dict.fromkeys(lines))
+    found = predictions.agreement(*of_images)
+    if not found or (a.dataset, a.fingerprint) != (b.dataset, b.fingerprint):
+        lines.append("image by image: not compared, the two were tested on different images")
+    else:
         lines.append(
             f"image by image: both right {found.both:,}, only the first {found.first:,}, only the second "
             f"{found.second:,}, neither {found.neither:,}; McNemar p = {found.p:.2g} (of these two runs; "
@@ -369,6 +392,7 @@ def _calibration(settings: Mapping[str, Sequence[Record]]) -> str:
 def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
     """What the picture of an answer shows: the contrasts of each data set apart."""
     claim, leader = given.claim, given.question.leader
+    size = claimed_size(claim) if claim.claimed else None
     groups: dict[tuple[str, ...], Comparison] = {}
     for contrast, finding in given.parts:
         if not contrast.seeds or (leader and leader not in contrast.terms):
@@ -376,7 +400,7 @@ def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
         datasets = tuple(dict.fromkeys(contrast.datasets.values()))
         one = groups.setdefault(
             datasets,
-            Comparison(claim.metric, {}, [], claim.claimed, equivalence(claim, delta), claim.is_ratio),
+            Comparison(claim.metric, {}, [], size, equivalence(claim, delta), claim.is_ratio),
         )
         found = finding.found
         dots = {" ".join(pair): value for pair, value in contrast.seeds.items()}
@@ -386,6 +410,9 @@ def _comparisons(given: Answer, delta: float | None) -> list[Comparison]:
             heading = contrast.scope if len(datasets) == 1 else dataset
             dots = one.runs.setdefault(heading, {}).setdefault(setting, {})
             dots.update({" ".join(pair): value for pair, value in cell.items()})
+    for runs in (runs for one in groups.values() for runs in one.runs.values() if leader):
+        for setting in sorted(runs, key=lambda setting: [by_value(value) for _, value in tokens(setting)]):
+            runs[setting] = runs.pop(setting)
     return list(groups.values())
 
 
@@ -434,7 +461,9 @@ def _provenance(runs: Collection, flags: Sequence[str]) -> list[str]:
 def _missing(runs: Collection, answers: Iterable[Answer]) -> list[str]:
     rows = [[runs.names[r.folder], r.status, r.reason] for r in runs.records if r.status != "finished"]
     for folder, kept in runs.repeats.items():
-        same = f"the same settings, data and seed as {runs.names[kept.folder]}"
+        (run,) = [run for run in runs.records if run.folder == folder]
+        other = [flag.partition(":")[0] for flag in differences.flags([run, kept])]
+        same = f"the same settings, data and seed as {runs.names[kept.folder]}{'; '.join(['', *other])}"
         rows.append([runs.names[folder], "repeated", same])
     claimed = [given.claim.metric for given in answers]
     for record in runs.finished:

@@ -25,6 +25,8 @@ IGNORED = (*REPEATED, "name", "output_dir", "resume", "data.root", "data.downloa
 UNSEEN = (*IGNORED, "data.dataset", "logger", "callbacks.figures")
 """Keys, and nodes, that are no settings: the data set has a place of its own, the others change no result."""
 
+UNFINISHED = ("pending", "running", "interrupted")
+"""States from which a run may still finish."""
 DERIVED = {
     "val_acc_falls": "sums over epochs how far the validation accuracy fell: lower = smoother",
     "seconds_per_epoch": "divides the training seconds by the epochs",
@@ -76,7 +78,12 @@ class Record:
         """The data set: its name, and for a folder of images the fingerprint of what is in it."""
         known = self.provenance.get("data", {})
         name = str(self.config.get("data.dataset") or known.get("dataset", "unknown data"))
-        return f"{name} {str(known.get('fingerprint'))[:8]}" if name == "image_folder" else name
+        return f"{name} {self.fingerprint[:8]}" if name == "image_folder" else name
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that it was trained and tested on."""
+        return str(self.provenance.get("data", {}).get("fingerprint"))
 
     def metric(self, name: str) -> float | None:
         """A finite number among the results of a finished run, else None."""
@@ -119,7 +126,8 @@ class Collection:
     ``keys`` are what was varied, seeds aside: what the sweeps swept, the data set where there are several
     and, unless there is but one sweep, what else tells finished runs apart. ``finished`` are the finished
     runs, each once: ``repeats`` map a further run of the same settings, data and seed to the one that counts.
-    ``outcomes`` are these and the failed ones that did not finish at another attempt.
+    ``outcomes`` are these and, of their settings, those that failed or have no result yet, unless another
+    attempt finished.
 
     Raises:
         UserError: for a folder that does not exist, or if there is no finished run.
@@ -149,13 +157,20 @@ class Collection:
             first.setdefault(_identity(record), record)
         self.finished = [record for record in finished if first[_identity(record)] is record]
         self.repeats = {r.folder: kept for r in finished if (kept := first[_identity(r)]) is not r}
-        failed = [r for r in self.records if r.status == "failed" and r.config and _identity(r) not in first]
-        self.outcomes = [*self.finished, *failed]
+        outcomes = {_identity(record)[:-1]: record for record in self.finished}
+        known = {record.items for record in self.finished}
+        for record in sorted(self.records, key=lambda record: record.status != "failed"):
+            if record.status == "failed" or (record.items in known and record.status in UNFINISHED):
+                outcomes.setdefault(_identity(record)[:-1], record)
+        self.outcomes = [*self.finished, *(r for r in outcomes.values() if r.status != "finished")]
         self.loose = [record for record in self.finished if record.folder not in in_sweeps]
         self.keys = list(dict.fromkeys(key for sweep in self.sweeps for key in sweep.swept))
-        if len({record.dataset for record in self.finished}) > 1 and "data" not in self.keys:
+        if len({record.dataset for record in self.finished}) > 1:
             is_option = all("data" in record.choices for record in self.finished)
-            self.keys = list(dict.fromkeys([*self.keys, "data" if is_option else "data.dataset"]))
+            for record in self.finished:  # of a folder of images, which images
+                record.values = {**record.values, "data.fingerprint": record.dataset.partition(" ")[2] or "–"}
+            keys = ["data" if is_option else "data.dataset", "data.fingerprint"]
+            self.keys = distinguishing_keys(self.finished, keys, self.keys)
         if len(self.sweeps) != 1 or self.loose:
             groups = [key for record in self.finished for key in record.choices]
             others = [key for record in self.finished for key in record.config]
@@ -219,9 +234,8 @@ class Collection:
 
 def _identity(record: Record) -> tuple[Any, ...]:
     """What two runs have in common that are one and the same: settings, data, seed and fold."""
-    fingerprint = str(record.provenance.get("data", {}).get("fingerprint"))
     repetition = [record.config.get(key) for key in REPEATED]
-    return (record.dataset, fingerprint, *repetition, record.items)
+    return (record.dataset, *repetition, record.items, record.fingerprint)
 
 
 def read(folder: Path, overrides: Mapping[str, str] | None = None) -> Record:

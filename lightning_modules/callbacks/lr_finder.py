@@ -39,8 +39,6 @@ class LearningRateFinder(Callback):
         highest: Annotated[float, "(0, inf)"] = 1.0,
         steps: Annotated[int, "[10, inf)"] = 250,
     ) -> None:
-        if lowest >= highest:
-            raise UserError(f"callbacks.lr_finder.lowest={lowest} must lie below highest={highest}")
         self.rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
         self.losses: list[float] = []
         self.rate: float | None = None
@@ -61,8 +59,6 @@ class LearningRateFinder(Callback):
         if self.rate is not None or trainer.global_step:
             return
         assert isinstance(pl_module, Classifier)
-        if trainer.world_size > 1:
-            raise UserError("callbacks.lr_finder: looks on one device only; find the rate there and set it")
         with torch.random.fork_rng():
             self.losses = list(self._test(trainer, pl_module))
         self._take(pl_module, suggest(self.rates, self.losses))

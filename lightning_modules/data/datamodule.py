@@ -182,7 +182,7 @@ class ImageDataModule(LightningDataModule):
         rotation: largest random rotation in degrees, in [0, 180].
         download: download the data set if it is not under data.root.
         image_size: resize a folder's images to this many pixels a side, in [1, inf).
-        channels: channels of a folder's images, in [1, 4]: grey, colour, colour with transparency.
+        channels: channels of a folder's images: grey, colour, colour with transparency.
         test_fraction: part of a folder without test/ that becomes the test set, in (0, 1).
         train_images: train on so many images only, equally of each class, in [1, inf).
         background: colour behind transparent images.
@@ -213,7 +213,7 @@ class ImageDataModule(LightningDataModule):
         rotation: float,
         download: bool = True,
         image_size: int | None = None,
-        channels: int | None = None,
+        channels: Literal[1, 3, 4] | None = None,
         test_fraction: float = 0.2,
         train_images: int | None = None,
         background: Literal["white", "black", "grey"] = "white",

@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import SGD
 from torch.optim.optimizer import ParamsT
 
-from experiment.errors import UserError
 from lightning_modules.optim.closure import evaluated
 
 
@@ -24,15 +23,6 @@ class SecondGradient(Callback):
     def __init__(self) -> None:
         self.earlier: list[Any] = []
         """Of the step under way, all batches but the last."""
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the second gradient can be had.
-
-        Raises:
-            UserError: in float16, whose scaled gradients torch steps with without a closure.
-        """
-        if trainer.precision == "16-mixed":
-            raise UserError("optimizer=sam does not work in float16: trainer.precision=bf16-mixed or 32-true")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give it to the optimizer."""

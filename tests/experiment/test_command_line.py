@@ -1,13 +1,17 @@
 """The command line as users call it: help, mistakes and their messages, before torch is imported."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from experiment.command_line import assignments, check
+from experiment.command_line import CONFIG_DIR, assignments, check
+from experiment.config import options
 from experiment.errors import UserError
+from experiment.help import GROUPS, help_text
 from experiment.schema import Knob
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +63,7 @@ def test_all_mistakes_are_reported_at_once():
         "+callbacks.timer._target_=lightning.pytorch.callbacks.Timer",
         "model.widths=[8,16] optimizer.betas=[0.8,0.9]",
         "experiment=cifar10_quick",
-        "hydra.sweep.dir=elsewhere",
+        "-m seed=0,1 hydra/launcher=joblib +hydra.launcher.verbose=1",
     ],
 )
 def test_what_is_right_passes(arguments):
@@ -147,6 +151,25 @@ def test_answers_come_without_torch(arguments):
         assert "label_smoothing: 0.0" in done.stdout
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_says_of_each_option_what_it_is_in_two_lines_at_most(group):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        composed = compose("train", return_hydra_config=True)
+    shown = help_text(composed, [group], is_full=True).split("\n\n")[1].splitlines()
+    texts = re.split(r"\n    (?=\S)", "\n".join(shown[1:]))[1:]
+    assert len(texts) == len(options(composed, group))
+    for text in texts:
+        assert re.match(r"[\w*]+  +\S", text)
+        assert len(text.splitlines()) <= 2
+        assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_lists_our_own_knobs_of_foreign_classes_with_their_meaning(capsys):
+    with pytest.raises(SystemExit):
+        check(["help=optimizer"])
+    assert "learning rate of norms and biases" in capsys.readouterr().out
+
+
 KNOBS = {"run": Knob("str", "a run"), "ckpt": Knob("str", "a checkpoint", optional=True)}
 
 
@@ -164,10 +187,8 @@ def test_assignments():
 
 
 def test_a_launcher_that_is_not_installed_is_told_with_its_extra(monkeypatch):
-    monkeypatch.setattr("experiment.command_line.find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"hydra/launcher=ray is not installed: pip install -e '.\[cluster\]'"
-    ):
+    monkeypatch.setattr("experiment.plugins.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"hydra/launcher=ray: it is not installed: .*'.\[cluster\]'"):
         check(["-m", "seed=0,1", "hydra/launcher=ray"])
     with pytest.raises(UserError, match=r"'.\[hpo\]'"):
         check(["-m", "hydra/sweeper=optuna"])

@@ -38,3 +38,24 @@ def test_a_job_is_composed_as_hydra_does(values):
             run, chosen = composer.compose(overrides)
             assert run == run_config(expected)
             assert chosen == choices(expected.hydra)
+
+
+def test_what_one_job_adds_is_not_in_the_next():
+    jobs = [
+        {"optimizer.amsgrad": "true", "seed": "1"},
+        {"seed": "2"},
+        {"optimizer.amsgrad": "false", "seed": "3", "callbacks.history": "null"},
+        {"optimizer": "sgd", "optimizer.nesterov": "true"},
+        {"optimizer": "sgd"},
+        {"callbacks.timer": "{_target_:lightning.pytorch.callbacks.Timer}"},
+        {"callbacks.timer": "{_target_:lightning.pytorch.callbacks.Timer,interval:step}"},
+        {},
+    ]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("train", [], run_mode=RunMode.MULTIRUN)
+        composer = JobComposer(loader, config)
+        for job in [*jobs, *jobs]:
+            run, _ = composer.compose(job)
+            written = [f"{'++' if '.' in key else ''}{key}={value}" for key, value in job.items()]
+            assert run == run_config(loader.load_sweep_config(config, written))

@@ -1,6 +1,8 @@
 """What is read from predictions.npz is what the formulas say, and needs neither torch nor the data."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +91,29 @@ def test_two_runs_that_are_the_same_or_failed_are_told_apart_as_well(tmp_path: P
     )
     told = write_report([tmp_path / "a", tmp_path / "c"], tmp_path / "out").splitlines()
     assert told[:2] == ["optimizer.lr: – → 9", "c: failed the loss is NaN"]
+
+
+def test_two_runs_are_compared_by_image_whatever_the_order_and_only_on_the_same_images(tmp_path: Path):
+    first, second = predictions(1), predictions(2)
+    order = np.random.default_rng(0).permutation(N)
+    a, b = (write_run(tmp_path / name, seed, acc=0.9) for seed, name in enumerate("ab"))
+    write_predictions(a / "predictions.npz", first)
+
+    def told(other: Predictions, **provenance: Any) -> list[str]:
+        """What is said beside ``b`` with the predictions of others, in the order that they were given."""
+        names = ("logits", "labels", "indices")
+        np.savez(b / "predictions.npz", **dict(zip(names, other, strict=True)))
+        known = json.loads((b / "provenance.json").read_text())
+        (b / "provenance.json").write_text(json.dumps(known | provenance))
+        lines = write_report([a, b], tmp_path / "out").splitlines()
+        return [line for line in lines if line.startswith("image by image")]
+
+    as_stored = told(second)
+    assert "McNemar p" in as_stored[0]
+    assert told(Predictions(*(part[order] for part in second))) == as_stored
+    elsewhere = ["image by image: not compared, the two were tested on different images"]
+    assert told(Predictions(*(part[: N // 2] for part in second))) == elsewhere
+    assert told(second, data={"dataset": "mnist", "fingerprint": "other"}) == elsewhere
 
 
 def test_damaged_predictions_are_as_good_as_none(tmp_path: Path):

@@ -76,6 +76,13 @@ def test_image_folders_with_other_images_are_different_data_sets(tmp_path):
     assert ask(tmp_path / "o") == []
 
 
+def test_runs_on_other_images_have_rows_of_their_own(tmp_path):
+    for fingerprint in ("aa", "bb"):
+        data = {"data": {"dataset": "image_folder", "fingerprint": fingerprint}}
+        write_run(tmp_path / "o" / fingerprint, config={"data.dataset": "image_folder"}, provenance=data)
+    assert Collection([tmp_path / "o"]).keys == ["data.fingerprint"]
+
+
 def test_settings_that_change_together_are_listed_and_none_of_them_gets_a_verdict(tmp_path):
     for seed in range(4):
         adam = {"optimizer._target_": "Adam", "optimizer.lr": 1e-3, "trainer.max_epochs": 3}
@@ -226,7 +233,7 @@ def test_a_claim_that_holds_with_its_size(tmp_path):
     for size, where, said in (
         (0.1, "larger than", "held in direction, smaller than claimed"),
         (0.001, "smaller than", "held: larger than claimed"),
-        ([0.001, 0.1], "inside", "held"),
+        ([0.001, 0.1], "in part inside", "held"),
     ):
         (given,) = ask(write_sweep(tmp_path / f"s{size}", values, [HELPS | {"claimed": size}]))
         assert f"is {where} the interval" in given.effect(given.findings[0])
@@ -381,6 +388,41 @@ def test_jobs_still_to_come_are_no_failures(tmp_path):
     assert given.question.contrasts[0].unpaired == {("seed=2",): ["model.dropout=0.5"]}
 
 
+@pytest.mark.parametrize("status", ["running", "interrupted", "pending"])
+def test_a_verdict_while_runs_are_not_finished_is_one_so_far(tmp_path, status):
+    """Killed runs may be survivors' brothers as failed ones are; they can still finish."""
+    values = {"0.0": [0.90, 0.91, 0.92, 0.93], "0.5": [0.951, 0.96, 0.972, 0.98]}
+    said = "so far: 1 of 4 runs of model.dropout=0.5 have no result yet"
+    for name, claims in (("claimed", [HELPS]), ("compared", [])):
+        folder = write_sweep(tmp_path / name, values, claims)
+        path = folder / "model.dropout=0.5,seed=3-00" / "provenance.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": status}))
+        (given,) = ask(folder)
+        assert given.verdict.endswith(said)
+        assert given.verdict.startswith(("held, ", "decided: model.dropout=0.5"))
+        assert given.next_step == f"python train.py -m sweep.name={name}"
+
+
+def test_attempts_at_one_run_count_once_whatever_they_knew_of_the_data(tmp_path):
+    values = {"0.0": [0.90, 0.91, 0.92], "0.5": [0.95, 0.961, 0.97]}
+    write_sweep(tmp_path / "o" / "s", values)
+    before = {"status": "failed", "config": {"model.dropout": 0.5}, "provenance": {"data": {}}}
+    write_run(tmp_path / "o" / "lost", 1, **before)  # failed before it read the data; finished in the sweep
+    assert ask(tmp_path / "o")[0].verdict.startswith("decided")
+    for attempt in ("a", "b"):
+        write_run(tmp_path / "o" / attempt, 3, **before)
+    assert ask(tmp_path / "o")[0].verdict.startswith("no verdict: 1 of 4 runs of model.dropout=0.5 failed")
+
+
+def test_a_ratio_has_no_unit_and_none_of_a_value_that_is_zero(tmp_path):
+    asked = HELPS | {"scale": "ratio"}
+    (given,) = ask(write_sweep(tmp_path / "s", {"0.0": [0.4, 0.41], "0.5": [0.8, 0.83]}, [asked]))
+    assert given.effect(given.findings[0]).endswith(")")
+    folder = write_sweep(tmp_path / "t", {"0.0": [0.4, 0.41], "0.5": [0.8, 0.0]}, [asked])
+    assert ask(folder) == []
+    assert "seed=1-00 is 0, of which no ratio is formed" in notes(folder)
+
+
 # seeds
 
 
@@ -433,7 +475,7 @@ def write_folds(folder: Path, seeds: int = 1) -> Path:
 def test_folds_vary_the_split_and_are_no_question(tmp_path):
     (given,) = ask(write_folds(tmp_path / "o"))
     (contrast,) = given.question.contrasts
-    assert given.question.text == "Does model.dropout matter on mnist?"
+    assert given.question.text == "Does model.dropout matter on mnist in 5 folds?"
     assert (contrast.folds, list(contrast.values)) == (5, [("seed=0", f"data.fold={k}") for k in range(5)])
     values = [0.5 * (0.02 + fold / 400) for fold in range(5)]
     found = given.findings[0].found
@@ -447,6 +489,25 @@ def test_seeds_that_the_folds_share_widen_the_interval(tmp_path):
     assert (one.n, three.n) == (5, 3)
     of_seeds = [0.5 * (0.025 + seed / 100) for seed in range(3)]
     assert three.error == pytest.approx((one.error**2 + np.var(of_seeds, ddof=1) / 3) ** 0.5)
+
+
+def test_folds_and_one_split_are_two_questions_and_in_a_claim_folds_count(tmp_path):
+    write_folds(tmp_path / "o")
+    for seed in range(2):
+        for value in (0.0, 0.5):
+            config = {"model.dropout": value, "data.fold": None, "data.folds": 5}
+            write_run(tmp_path / "o" / f"one{seed}-{value}", seed, acc=0.8 + value / 50, config=config)
+    folds, one = sorted(ask(tmp_path / "o"), key=lambda given: -given.findings[0].found.n)
+    assert (folds.question.text, folds.findings[0].found.n) == (
+        "Does model.dropout matter on mnist in 5 folds?",
+        5,
+    )
+    assert (one.question.text, one.findings[0].found.n) == ("Does model.dropout matter on mnist?", 2)
+    jobs = [{"folder": path.parent.name, "overrides": {}} for path in (tmp_path / "o").glob("*/config.yaml")]
+    write_definition(tmp_path / "o", ["model.dropout", "data.fold"], jobs, [HELPS])
+    (given,) = ask(tmp_path / "o")
+    assert given.findings[0].found.n == 5
+    assert "2 without data.fold are left out, beside folds" in given.question.contrasts[0].caveats
 
 
 def test_one_split_and_two_folds_are_different_runs(tmp_path):
@@ -545,6 +606,131 @@ def test_derived_metrics(tmp_path):
     assert run.metric("val_acc_falls") == pytest.approx(0.15)
     assert run.metric("seconds_per_epoch") == pytest.approx(1.2)
     assert read(write_run(tmp_path / "diverged", curve=(0.5, math.nan, 0.4))).metric("val_acc_falls") is None
+
+
+def write_values(folder: Path, values: dict[Any, dict[int, float]], key: str = "model.dropout") -> Path:
+    """Single runs: value of a key → seed → accuracy."""
+    for number, (value, accuracies) in enumerate(values.items()):
+        for seed, acc in accuracies.items():
+            write_run(folder / f"{number}-{seed}", seed, acc=acc, config={key: value},
+                      provenance={"command": f"python train.py '{key}={value}' seed={seed}"})  # fmt: skip
+    return folder
+
+
+SLOPE = {0: 0.80, 1: 0.811, 2: 0.82, 3: 0.832}
+LOWER = {seed: acc - 0.1 - seed / 1000 for seed, acc in SLOPE.items()}
+
+
+def test_the_winner_may_be_null_and_a_setting_that_lacks_a_key_has_no_command(tmp_path):
+    (given,) = ask(write_values(tmp_path / "a", {None: SLOPE, 500: LOWER}, "data.train_images"))
+    assert given.verdict.startswith("decided: data.train_images=null beats data.train_images=500")
+    assert given.next_step == "python train.py data.train_images=null"
+    for seed, acc in SLOPE.items():
+        write_run(tmp_path / "b" / f"none{seed}", seed, acc=acc)
+        write_run(tmp_path / "b" / f"ema{seed}", seed, acc=LOWER[seed], config={"callbacks.ema.decay": 0.9})
+    (given,) = ask(tmp_path / "b")
+    assert given.verdict.startswith("decided: callbacks.ema.decay=– beats")
+    assert given.next_step == ""
+
+
+def test_a_winner_among_other_swept_keys_is_trained_with_each_of_them(tmp_path):
+    cases = [({"model.dropout": d, "optimizer.lr": r}, [acc - d / 5 - d * acc * r for acc in SLOPE.values()])
+             for d in (0.0, 0.5) for r in (0.01, 0.1)]  # fmt: skip
+    folder = write_cases(tmp_path / "s", cases)
+    content = json.loads((folder / "sweep.json").read_text())
+    content["sessions"][0]["command"] = (
+        "python3 train.py -m optimizer.lr=0.01,0.1 model.dropout=0,0.5 seed=0,1,2,3 hydra/launcher=joblib"
+    )
+    (folder / "sweep.json").write_text(json.dumps(content))
+    given = ask(folder)[0]
+    assert given.next_step == "python train.py -m optimizer.lr=0.01,0.1 hydra/launcher=joblib model.dropout=0"
+
+
+@pytest.mark.parametrize(
+    ("started", "next_step"),
+    [
+        (
+            "python /usr/bin/lic-train -m 'model.dropout=0,0.5' seed=0,1",
+            "lic-train -m model.dropout=0,0.5 'seed=range(",
+        ),
+        ("python3 notebook.py", ""),
+        ("python -m ipykernel_launcher -f x.json", ""),
+        ("", ""),
+    ],
+)
+def test_a_next_command_is_one_that_trains(tmp_path, started, next_step):
+    folder = write_sweep(tmp_path / "s", {"0.0": [0.90, 0.91, 0.92], "0.5": [0.905, 0.911, 0.935]}, [HELPS])
+    content = json.loads((folder / "sweep.json").read_text())
+    content["sessions"][0]["command"] = started
+    (folder / "sweep.json").write_text(json.dumps(content))
+    assert ask(folder)[0].next_step.startswith(next_step)
+    assert bool(ask(folder)[0].next_step) == bool(next_step)
+
+
+def test_the_leader_is_ahead_in_pairs_not_in_what_its_seeds_happen_to_be(tmp_path):
+    """The seeds of 0.5 are easy ones: its mean is the highest, and 0.3 is better on them."""
+    easy = {3: 0.9, 4: 0.912, 5: 0.92}
+    values = {0.0: {0: 0.51, 1: 0.52, 2: 0.53}, 0.3: {0: 0.54, 1: 0.551, 2: 0.56, **easy},
+              0.5: {seed: acc - 0.01 - seed / 1e3 for seed, acc in easy.items()}}  # fmt: skip
+    (given,) = ask(write_values(tmp_path / "a", values))
+    assert given.verdict.startswith(
+        "decided: model.dropout=0.3 beats model.dropout=0.5 and all others: +1.40"
+    )
+    values[0.3] = {seed: acc for seed, acc in values[0.3].items() if seed < 3} | {3: 0.88, 4: 0.89, 5: 0.9}
+    (given,) = ask(write_values(tmp_path / "b", values))
+    assert "no seed has it and model.dropout=" in given.verdict
+    assert given.verdict.startswith("undecided")
+    assert given.next_step == "python train.py -m model.dropout=0.3,0,0.5 'seed=range(6)'"
+
+
+def test_where_each_is_beaten_by_another_none_leads(tmp_path):
+    values = {0.0: {0: 0.9, 1: 0.913, 4: 0.5, 5: 0.51}, 0.3: {0: 0.8, 1: 0.81, 2: 0.9, 3: 0.914},
+              0.5: {2: 0.8, 3: 0.81, 4: 0.6, 5: 0.613}}  # fmt: skip
+    (given,) = ask(write_values(tmp_path / "o", values))
+    assert "no setting is ahead of all others" in given.verdict
+
+
+def test_it_is_said_who_beats_whom(tmp_path):
+    close = {seed: acc - 0.001 * (-1) ** seed for seed, acc in SLOPE.items()}
+    noisy = {0: 0.80, 1: 0.85, 2: 0.70, 3: 0.79}
+    (given,) = ask(write_values(tmp_path / "a", {0.0: SLOPE, 0.1: close, 0.2: dict(close), 0.9: LOWER}))
+    assert given.verdict.endswith("; all of them beat model.dropout=0.9")
+    (given,) = ask(write_values(tmp_path / "b", {0.0: SLOPE, 0.1: noisy, 0.9: LOWER}))
+    assert given.verdict.endswith("but chance may do that; model.dropout=0 beats model.dropout=0.9")
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (SLOPE, "undecided: model.dropout=0.5 and model.dropout=0 are equal in all 4 seeds"),
+        ({0: 0.8}, "undecided: model.dropout=0.5 and model.dropout=0 are equal in one seed"),
+        ({seed: acc - 0.01 for seed, acc in SLOPE.items()}, "in all 4 seeds the settings differ by the same"),
+    ],
+)  # fmt: skip
+def test_without_spread_nobody_leads_by_chance(tmp_path, other, said):
+    (given,) = ask(write_values(tmp_path / "o", {0.0: SLOPE, 0.5: dict(other)}))
+    assert said in given.verdict
+    assert "chance" not in given.verdict
+
+
+def test_values_with_spaces_are_drawn_and_named(tmp_path):
+    folder = write_values(tmp_path / "o", {"leaky relu": SLOPE, "gelu": LOWER}, "model.activation")
+    (given,) = ask(folder)
+    assert given.next_step == "python train.py 'model.activation=leaky relu'"
+    assert "model.activation=leaky relu beats model.activation=gelu" in write_report([folder], None)
+    cases = [
+        ({"model.activation": name}, list(accs.values()))
+        for name, accs in (("leaky relu", SLOPE), ("gelu", LOWER))
+    ]
+    terms = {"model.activation=leaky relu": 1, "model.activation=gelu": -1}
+    assert ask(write_cases(tmp_path / "s", cases, [claim(terms)]))[0].verdict == "held"
+
+
+def test_a_metric_that_runs_lack_is_named_as_what_is_lacking(tmp_path):
+    asked = claim({"model.dropout=0.5": 1, "model.dropout=0": -1}, metric="test_ece")
+    (given,) = ask(write_sweep(tmp_path / "s", {"0.0": [0.9, 0.91], "0.5": [0.92, 0.93]}, [asked]))
+    assert given.verdict == "undecided: no seed has test_ece of every setting"
+    assert given.next_step == ""
 
 
 # looking after each seed

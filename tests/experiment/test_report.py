@@ -16,7 +16,8 @@ from folders import GIT, HELPS, write_definition, write_run, write_sweep
 
 from experiment.errors import UserError
 from experiment.plots.style import png
-from experiment.report.page import escape, table, write_report
+from experiment.report.answers import Answer, answer
+from experiment.report.page import _comparisons, escape, table, write_report
 from experiment.report.questions import questions
 from experiment.report.runs import Collection, plain
 
@@ -33,6 +34,11 @@ def report(*folders: Path) -> str:
     """The Markdown of a report on the folders."""
     write_report(folders, folders[0].parent / "out")
     return (folders[0].parent / "out" / "report.md").read_text()
+
+
+def ask(*folders: Path) -> list[Answer]:
+    runs = Collection(folders)
+    return answer(questions(runs)[0], runs)
 
 
 # what is found
@@ -234,7 +240,7 @@ def test_tables_keep_their_columns():
 
 def test_many_settings_and_long_names_are_drawn(tmp_path):
     values = {str(0.01 * n): [0.9, 0.91] for n in range(9)}
-    text = report(write_sweep(tmp_path / "s", values, curve=(0.5,)))
+    text = report(write_sweep(tmp_path / "s", values, curve=(0.5, 0.6)))
     assert "val_acc-1.png" in text
     assert "question-1.png" in text
 
@@ -314,7 +320,43 @@ def test_a_failure_halfway_leaves_the_earlier_report(tmp_path, monkeypatch):
     assert not list(folder.glob(".report-*"))
 
 
+def test_one_epoch_is_no_curve(tmp_path):
+    """Dots without a line say less than the tables do; runs of several epochs beside them are drawn."""
+    folder = write_sweep(tmp_path / "s", {"0.0": [0.9, 0.91], "0.5": [0.92, 0.93]}, curve=(0.5,))
+    text = report(folder)
+    assert "train_loss-1.png" not in text
+    assert "val_acc-1.png" not in text
+    assert "question-1.png" in text
+    write_run(tmp_path / "longer", config={"trainer.max_epochs": 9})
+    assert "train_loss-2.png" in report(folder, tmp_path / "longer")
+
+
+def test_the_picture_of_a_question_shows_what_its_verdict_says(tmp_path):
+    """A factor is claimed as a factor, and values stand in their order, wherever the best is."""
+    values = {"0.0": [0.2, 0.21, 0.22], "0.1": [0.5, 0.52, 0.51], "0.5": [0.4, 0.42, 0.43]}
+    ratio = HELPS | {"scale": "ratio", "claimed": [2, 3], "delta": 0.25}
+    (given,) = ask(write_sweep(tmp_path / "s", values, [ratio]))
+    (drawn,) = _comparisons(given, None)
+    assert drawn.claimed is not None
+    assert drawn.delta is not None
+    assert [drawn.shown(size) for size in drawn.claimed] == pytest.approx([2, 3])
+    assert drawn.shown(drawn.delta) == pytest.approx(1.25)
+    (drawn,) = _comparisons(ask(write_sweep(tmp_path / "t", values))[0], None)
+    assert [*drawn.runs["mnist, all images; mnist; 3 epochs"]] == [
+        "model.dropout=0", "model.dropout=0.1", "model.dropout=0.5",
+    ]  # fmt: skip
+
+
+def test_each_data_set_has_curves_of_its_own(tmp_path):
+    for data in ("mnist", "cifar10"):
+        for dropout in (0.0, 0.5):
+            config = {"data.dataset": data, "model.dropout": dropout}
+            write_run(tmp_path / "o" / f"{data}{dropout}", config=config)
+    text = report(tmp_path / "o")
+    assert text.count("![val_acc-") == text.count("![train_loss-") == 2
+
+
 def test_a_metric_that_no_run_validated_has_no_picture(tmp_path):
-    text = report(write_sweep(tmp_path / "s", {"0.1": [0.9, 0.91]}, curve=("",)))  # type: ignore[arg-type]
+    text = report(write_sweep(tmp_path / "s", {"0.1": [0.9, 0.91]}, curve=("", "")))  # type: ignore[arg-type]
     assert "train_loss-1.png" in text
     assert "val_acc-1.png" not in text

@@ -1,6 +1,7 @@
 """The run folder: unique, whole or not there, readable by its own means."""
 
 import json
+import logging
 import math
 import os
 import shlex
@@ -150,6 +151,19 @@ def test_a_new_run_that_cannot_begin_leaves_no_folder(tmp_path):
     with pytest.raises(UserError, match="later"):
         attempt(run, UserError("later"), begins=True)
     assert run.folder.exists()
+
+
+def test_only_what_this_process_made_and_did_not_begin_is_discarded(tmp_path):
+    run = Run.create(CONFIG, tmp_path, "run")
+    Run.open(run.folder).discard()
+    assert run.folder.exists()
+    run.discard()
+    assert not run.folder.exists()
+    begun = Run.create(CONFIG, tmp_path, "run")
+    with begun.session():
+        begun.begin()
+    begun.discard()
+    assert begun.folder.exists()
 
 
 def attempt(run: Run, failure: Exception, begins: bool = False) -> None:
@@ -480,3 +494,19 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     while not ended.exists():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path, configure, capsys, monkeypatch):
+    class Unread:
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            pass
+
+    run = Run.create(configure(), tmp_path, "run")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(Unread())])
+    with run.session():
+        logging.getLogger().error("for the file")
+    assert capsys.readouterr().err == ""
+    assert "for the file" in (run.folder / "run.log").read_text()

@@ -7,10 +7,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+import lightning_modules
 from experiment.errors import UserError
 from experiment.instantiate import instantiate
 from experiment.schema import problems
-from lightning_modules.build import build_classifier, build_data, build_trainer
+from lightning_modules.build import ImageFacts, build_classifier, build_data, build_trainer
 
 
 def test_instantiate_passes_options_on():
@@ -155,3 +156,27 @@ def test_heights_that_a_network_cannot_take_are_refused_before_it_is_trained(con
     config = configure(*(f"++{one}" if "." in one else one for one in overrides))
     with pytest.raises(UserError, match=r"size_schedule: this network takes no images of \d+×\d+ pixels"):
         build_classifier(config, build_data(config))
+
+
+def test_stopping_early_needs_a_validation_set(tmp_path):
+    with pytest.raises(UserError, match=r"early_stopping\.monitor=val_loss: .* has no validation set"):
+        lightning_modules.train(
+            "trainer=smoke",
+            "callbacks=early_stopping",
+            "data.val_fraction=0",
+            "logger=none",
+            f"output_dir={tmp_path}",
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["torch.nn.MSELoss", "torch.nn.NLLLoss", "torch.nn.ReLU"])
+def test_a_loss_that_takes_no_labels_is_told_before_the_training(configure, target):
+    node = {"loss": {"_target_": target}}
+    facts = ImageFacts((1, 28, 28), ("a", "b", "c"), (0.0,), (1.0,))
+    config = OmegaConf.merge({k: v for k, v in configure().items() if k != "loss"}, node)
+    if target.endswith("NLLLoss"):
+        build_classifier(config, facts)
+    else:
+        with pytest.raises(UserError, match=f"loss needs to take labels.* not {target}"):
+            build_classifier(config, facts)

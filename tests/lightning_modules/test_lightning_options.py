@@ -132,7 +132,8 @@ def test_a_callback_of_lightnings_own_works(trained_with, callback):
         ("DeviceStatsMonitor", "has no logger|logger=False"),
     ],
 )
-def test_a_callback_that_cannot_work_ends_in_one_line(configure, tmp_path, callback, reason):
+def test_a_callback_that_cannot_work_ends_in_one_line(monkeypatch, tmp_path, callback, reason):
+    monkeypatch.setattr("lightning.pytorch.callbacks.progress.rich_progress._RICH_AVAILABLE", False)
     name, _, options = callback.partition(",")
     entry = f"+callbacks.mine={{_target_:{CALLBACKS}.{name}{',' if options else ''}{options}}}"
     with pytest.raises(UserError, match=reason):

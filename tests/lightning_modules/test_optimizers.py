@@ -8,14 +8,12 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from experiment.errors import UserError
 from experiment.run import Run
 from lightning_modules import training
 from lightning_modules.build import build_classifier, build_data, build_network, build_optimizer
 from lightning_modules.loading import load_checkpoint
 from lightning_modules.optim import SAM, Lion, Muon
 from lightning_modules.optim.muon import orthogonalised
-from lightning_modules.optim.sam import SecondGradient
 from lightning_modules.training import train
 
 TINY = (
@@ -202,12 +200,6 @@ def test_the_second_pass_of_sam_leaves_no_trace(configure):
     for name, value in kept["sgd"][1].items():
         if "running" in name or "batches" in name:
             torch.testing.assert_close(kept["sam"][1][name], value, msg=name)
-
-
-def test_sam_refuses_float16(tmp_path):
-    trainer = type("T", (), {"precision": "16-mixed"})
-    with pytest.raises(UserError, match="bf16-mixed"):
-        SecondGradient().on_fit_start(trainer, None)
 
 
 @pytest.mark.parametrize("model", ["mnist", "enhanced", "resnet", "fast"])
