@@ -153,8 +153,9 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str], title:
     # axes with their ticks would take twice the time
     for picture, at, across in ((shade(share), left, side), (scale, left + side + 0.2, SCALE)):
         figure.add_artist(Picture(colors(picture, bytes=True), at - (side - across) / 2, bottom, side))
-        frame = {"fill": False, "lw": 0.6, "ec": PALETTE["muted"], "transform": figure.dpi_scale_trans}
-        figure.add_artist(Rectangle((at, bottom), across, side, **frame))
+        frame = Rectangle((at, bottom), across, side, fill=False, lw=0.6, ec=PALETTE["muted"])
+        frame.set_transform(figure.dpi_scale_trans)
+        figure.add_artist(frame)
     for index, label in labels.items():
         middle, ink = (index + 0.5) * cell, PALETTE["ink"]
         write(figure, left - 0.06, bottom + side - middle, label, 9, ink, ha="right")
@@ -168,12 +169,12 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str], title:
             place = left + (column + 0.5) * cell, bottom + side - (row + 0.5) * cell
             write(figure, *place, str(counts[row, column]), size, color, ha="center")
     for tick in (0, 0.1, 1, 5, 10, 25, 50, 100):
-        at = left + side + 0.2 + SCALE, bottom + side * float(shade(tick))
-        write(figure, *at, f"– {tick:g}", 9, PALETTE["ink"])
-    muted = {"size": 9, "color": PALETTE["muted"]}
-    write(figure, left + side / 2, 0.2, "predicted class", **muted, ha="center")
+        height = bottom + side * float(shade(tick))
+        write(figure, left + side + 0.2 + SCALE, height, f"– {tick:g}", 9, PALETTE["ink"])
+    muted = 9, PALETTE["muted"]
+    write(figure, left + side / 2, 0.2, "predicted class", *muted, ha="center")
     for at, text in ((0.15, "true class"), (left + side + 0.85, "share of the true class, %")):
-        write(figure, at, bottom + side / 2, text, **muted, ha="center", va="center", rotation=90)
+        write(figure, at, bottom + side / 2, text, *muted, ha="center", va="center", rotation=90)
     return figure
 
 

@@ -42,9 +42,9 @@ def png(figure: Figure, dpi: float = DPI) -> bytes:
     content, before = io.BytesIO(), figure.dpi
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    canvas.draw()  # type: ignore[no-untyped-call]
     # without the transparency that savefig writes, a seventh smaller and sooner
-    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
     pixels.save(content, "png", compress_level=3, dpi=(dpi, dpi))
     figure.set_dpi(before)
     return content.getvalue()
@@ -156,9 +156,7 @@ def scale_of_losses(axes: Axes, losses: NDArray[np.float64]) -> None:
     axes.minorticks_off()
 
 
-def write(
-    figure: Figure, left: float, middle: float, text: str, size: float, color: str, **how: Any
-) -> None:
+def write(figure: Figure, left: float, middle: float, text: str, size: float, color: str, **how: Any) -> None:
     """One line of text at a place in inches, centred there from top to bottom if not told ``how`` else."""
     x, y = np.array([left, middle]) / figure.get_size_inches()
     how = {"va": "center_baseline"} | how
