@@ -44,6 +44,8 @@ from lightning_modules.loading import load_checkpoint, load_weights
 
 log = logging.getLogger(__name__)
 
+_flops_known: dict[str, int] = {}
+
 
 def train(config: DictConfig, run: Run) -> float | None:
     """Train and test as ``config`` says, leaving everything in the folder of ``run``.
@@ -302,10 +304,13 @@ class _Begin(Callback):
 
 def _flops(config: DictConfig, data: ImageDataModule) -> int:
     """Floating-point operations of one image's forward pass: two for each product in a matrix product."""
-    network = without_values(config, data.image_shape, len(data.classes))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, *data.image_shape, device="meta"))
-    return int(counter.get_total_flops())
+    key = repr((config.model, data.image_shape, len(data.classes)))
+    if key not in _flops_known:  # by an earlier job
+        network = without_values(config, data.image_shape, len(data.classes))
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, *data.image_shape, device="meta"))
+        _flops_known[key] = int(counter.get_total_flops())
+    return _flops_known[key]
 
 
 def _short_name(node: DictConfig) -> str:
