@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import lightning_modules  # noqa: F401 – before torch: sets up threads and memory as for train.py
+
 ROOT = Path(__file__).resolve().parent.parent
 Times: TypeAlias = dict[str, list[float]]
 """Name of a contestant → seconds of each round."""

@@ -45,6 +45,8 @@ from lightning_modules.loading import load_checkpoint, load_weights
 
 log = logging.getLogger(__name__)
 
+_forward_known: dict[str, tuple[int, int]] = {}
+
 
 def train(config: DictConfig, run: Run) -> float | None:
     """Train and test as ``config`` says, leaving everything in the folder of ``run``.
@@ -181,8 +183,8 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
     if trainer.strategy.root_device.type == "cpu" and needed > (limit := memory_limit()):
         log.warning(
             f"warning: training on batches of {config.data.batch_size} such images takes about "
-            f"{needed / 2**30:.1f} GiB of memory, and this machine or container allows {limit / 2**30:.1f}: it "
-            "may be killed without a word. A smaller data.batch_size takes less"
+            f"{needed / 2**30:.1f} GiB of memory, this machine or container allows {limit / 2**30:.1f}: it may be "
+            "killed without a word. A smaller data.batch_size takes less"
         )
     begin = _Begin(run, data)
     stop = StopAfter(run.stop_after)
@@ -312,17 +314,20 @@ class _Begin(Callback):
 
 def _forward(config: DictConfig, data: ImageDataModule) -> tuple[int, int]:
     """Of one image's forward pass the floating-point operations, two for each product, and all outputs."""
-    network, outputs = without_values(config, data.image_shape, len(data.classes)), list[int]()
+    key = repr((config.model, data.image_shape, len(data.classes)))
+    if key not in _forward_known:  # by an earlier job
+        network, outputs = without_values(config, data.image_shape, len(data.classes)), list[int]()
 
-    def note(_: torch.nn.Module, __: object, output: object) -> None:
-        outputs.append(output.numel() if isinstance(output, torch.Tensor) else 0)
+        def note(_: torch.nn.Module, __: object, output: object) -> None:
+            outputs.append(output.numel() if isinstance(output, torch.Tensor) else 0)
 
-    for layer in network.modules():
-        if not [*layer.children()]:
-            layer.register_forward_hook(note)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, *data.image_shape, device="meta"))
-    return int(counter.get_total_flops()), sum(outputs)
+        for layer in network.modules():
+            if not [*layer.children()]:
+                layer.register_forward_hook(note)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, *data.image_shape, device="meta"))
+        _forward_known[key] = int(counter.get_total_flops()), sum(outputs)
+    return _forward_known[key]
 
 
 def _short_name(node: DictConfig) -> str:

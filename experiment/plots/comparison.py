@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -98,7 +99,7 @@ def verdict(title: str, said: str, comparisons: Sequence[Comparison]) -> Figure:
     heights = []
     for one in comparisons:
         heights += [2.3] * len(one.runs) + [0.75 + 0.5 * len(one.effects)]
-    lines = fill(title, 48).split("\n")
+    lines = fill(title.replace(" %", "\u00a0%"), 48).split("\n")
     below = fill(said, 60).split("\n")
     head = 0.27 * len(lines) + 0.2 * len(below) + 0.15
     figure = Figure((NARROW, head + sum(heights) + 0.3 * len(heights)), facecolor=PALETTE["paper"])
@@ -114,7 +115,7 @@ def verdict(title: str, said: str, comparisons: Sequence[Comparison]) -> Figure:
         for heading, cells in one.runs.items():
             axes = next(panels)
             _runs(axes, one.metric, cells)
-            axes.set_title(fill(heading, 54), loc="left", fontsize=10, **INK)
+            axes.set_title(fill(heading, 36), loc="left", fontsize=10, **INK)
         _effects(next(panels), one)
     return figure
 
@@ -173,7 +174,12 @@ def _effects(axes: Axes, one: Comparison) -> None:
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(f"difference, {unit}".removesuffix(", ") if not one.is_ratio else unit, **INK)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize=8, frameon=False, labelcolor=PALETTE["ink"])
+        above: dict[str, Any] = {
+            "loc": "lower left",
+            "bbox_to_anchor": (0, 1),
+            "ncols": 2,
+        }  # where no interval is covered
+        axes.legend(**above, fontsize=8, frameon=False, labelcolor=PALETTE["ink"])
 
 
 def curves(panels: Sequence[Panel], title: str) -> Figure:
