@@ -1,5 +1,6 @@
 """What the benchmarks share: interleaved rounds, medians and quartiles, ratios, one table."""
 
+import argparse
 import os
 import resource
 import statistics
@@ -11,6 +12,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
+
+import lightning_modules  # noqa: F401 – before torch: sets up threads and memory as for train.py
 
 ROOT = Path(__file__).resolve().parent.parent
 Times: TypeAlias = dict[str, list[float]]
@@ -109,6 +112,13 @@ class Row:
     def content(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+def positive(text: str) -> int:
+    """A number of an option, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected int in [1, inf)")
+    return int(text)
 
 
 def _text(value: float) -> str:

@@ -31,6 +31,7 @@ from experiment.plots.style import (
 )  # fmt: skip
 
 MAX_ANNOTATED = 20  # classes; with more, the counts of a confusion matrix would be too small to read
+SCALE = 0.14  # inches across
 MAX_MISTAKES = 24
 MAX_PREDICTIONS = 36
 
@@ -59,7 +60,7 @@ def training_curves(
         axes = axes_at(figure, left, 0.55, WIDTH - MARGIN - 4.6, 2.5)
         _curves(axes, rows, name, scale)
         heading += ", log scale" if axes.get_yscale() == "log" else ""
-        axes.set_title(heading, {"fontsize": 10, "color": PALETTE["ink"]}, loc="left")
+        axes.set_title(heading, {"fontsize": 10, "color": PALETTE["ink"]}, loc="left", y=1)  # no search
         if best is None:
             continue
         axes.axvline(_value(best, "epoch"), color=PALETTE["validation"], lw=0.8, ls=":", zorder=1.9)
@@ -134,38 +135,46 @@ def confusion_matrix(counts: NDArray[np.integer], classes: Sequence[str], title:
     number = len(classes)
     share = 100.0 * counts / np.ma.masked_equal(counts.sum(axis=1, keepdims=True), 0)
     side = min(5.6, max(2.6, 0.56 * number))
+    cell = side / number
     shown = range(0, number, math.ceil(number / MAX_ANNOTATED))
-    labels = [fit(classes[index], 100, 8) for index in shown]
-    longest = max(text_width(label, 8) for label in labels) / 72
+    labels = {index: fit(classes[index], 100, 9) for index in shown}
+    longest = max(text_width(label, 9) for label in labels.values()) / 72
     slanted = longest > 0.9 * side / len(shown)
     left, bottom = 0.55 + longest, 0.5 + (0.72 * longest if slanted else 0.15)
     correct, total = int(np.trace(counts)), int(counts.sum())
     found = f"accuracy {100 * correct / total:.2f} %" if total else "no images"
+    width = max(left + side + 1.0, 5.5)
     figure = empty_figure(
-        max(left + side + 1.0, 5.5), bottom + side + 0.1, f"{title} on the test set: {found}",
+        width, bottom + side + 0.1, f"{title} on the test set: {found}",
         f"{correct:,} of {total:,} test images correct, {number} classes",
     )  # fmt: skip
-    axes = axes_at(figure, left, bottom, side, side)
-    norm = PowerNorm(0.4, 0, 100)
-    axes.set_facecolor(PALETTE["grid"])  # seen through the masked rows
-    image = axes.imshow(share, cmap=SHARES, norm=norm, interpolation="nearest")
-    axes.set_xticks(shown, labels, parse_math=False)
-    axes.set_yticks(shown, labels, parse_math=False)
-    axes.set(xlabel="predicted class", ylabel="true class")
-    if slanted:
-        for label in axes.get_xticklabels():
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
+    shade, colors = PowerNorm(0.4, 0, 100), SHARES.with_extremes(bad=PALETTE["grid"])
+    scale = np.linspace(1, 0, 256)[:, None].repeat(max(1, round(256 * SCALE / side)), axis=1)
+    # axes with their ticks would take twice the time
+    for picture, at, across in ((shade(share), left, side), (scale, left + side + 0.2, SCALE)):
+        figure.add_artist(Picture(colors(picture, bytes=True), at - (side - across) / 2, bottom, side))
+        frame = Rectangle((at, bottom), across, side, fill=False, lw=0.6, ec=PALETTE["muted"])
+        frame.set_transform(figure.dpi_scale_trans)
+        figure.add_artist(frame)
+    for index, label in labels.items():
+        middle, ink = (index + 0.5) * cell, PALETTE["ink"]
+        write(figure, left - 0.06, bottom + side - middle, label, 9, ink, ha="right")
+        how = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {"ha": "center"}
+        write(figure, left + middle, bottom - 0.06, label, 9, ink, va="top", **how)
     if number <= MAX_ANNOTATED:
-        axes.tick_params(length=0)
-        size = min(10.0, 0.85 * 72 * side / number / text_width(str(counts.max()), 1))
-        is_dark = norm(share) > 0.55
+        size = min(10.0, 0.85 * 72 * cell / text_width(str(counts.max()), 1))
+        is_dark = shade(share) > 0.55
         for row, column in np.argwhere(counts):
             color = "white" if is_dark[row, column] else PALETTE["ink"]
-            axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=size, color=color)
-    scale = axes_at(figure, left + side + 0.2, bottom, 0.14, side)
-    colorbar = figure.colorbar(image, cax=scale, ticks=[0, 0.1, 1, 5, 10, 25, 50, 100], format="%g")
-    colorbar.outline.set(linewidth=0.6, edgecolor=PALETTE["muted"])
-    scale.set_ylabel("share of the true class, %")
+            place = left + (column + 0.5) * cell, bottom + side - (row + 0.5) * cell
+            write(figure, *place, str(counts[row, column]), size, color, ha="center")
+    for tick in (0, 0.1, 1, 5, 10, 25, 50, 100):
+        height = bottom + side * float(shade(tick))
+        write(figure, left + side + 0.2 + SCALE, height, f"– {tick:g}", 9, PALETTE["ink"])
+    muted = 9, PALETTE["muted"]
+    write(figure, left + side / 2, 0.2, "predicted class", *muted, ha="center")
+    for at, text in ((0.15, "true class"), (left + side + 0.85, "share of the true class, %")):
+        write(figure, at, bottom + side / 2, text, *muted, ha="center", va="center", rotation=90)
     return figure
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import uuid
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from textwrap import wrap
@@ -13,6 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -20,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 # of Okabe and Ito, without the yellow that white swallows: told apart with every common colour blindness
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -36,8 +39,14 @@ LOG_DECADES = 1.5  # a loss that spans more is drawn on a log scale
 
 def png(figure: Figure, dpi: float = DPI) -> bytes:
     """`figure` as the content of a PNG file."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi, pil_kwargs={"compress_level": 3})
+    content, before = io.BytesIO(), figure.dpi
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    # without the transparency that savefig writes, a seventh smaller and sooner
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
+    pixels.save(content, "png", compress_level=3, dpi=(dpi, dpi))
+    figure.set_dpi(before)
     return content.getvalue()
 
 
@@ -147,12 +156,14 @@ def scale_of_losses(axes: Axes, losses: NDArray[np.float64]) -> None:
     axes.minorticks_off()
 
 
-def write(figure: Figure, left: float, middle: float, text: str, size: float, color: str) -> None:
-    """One line of text at a place in inches."""
+def write(figure: Figure, left: float, middle: float, text: str, size: float, color: str, **how: Any) -> None:
+    """One line of text at a place in inches, centred there from top to bottom if not told ``how`` else."""
     x, y = np.array([left, middle]) / figure.get_size_inches()
-    figure.text(x, y, text, va="center_baseline", fontsize=size, color=color, parse_math=False)
+    how = {"va": "center_baseline"} | how
+    figure.text(x, y, text, fontsize=size, color=color, parse_math=False, **how)
 
 
+@lru_cache(10_000)
 def text_width(text: str, size: float) -> float:
     """The width of `text` in points."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)

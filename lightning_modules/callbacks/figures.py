@@ -99,7 +99,7 @@ class Figures(Callback):
         write_png(content, folder / f"{name}.png")
         width, height = Image.open(io.BytesIO(content)).size
         # as add_image would, which takes pixels only and encodes them once more
-        image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=content)
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 summary = Summary(value=[Summary.Value(tag=name, image=image)])

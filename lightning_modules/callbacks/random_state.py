@@ -16,9 +16,10 @@ class RandomState(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The states of Python's, NumPy's, torch's and every CUDA device's generator."""
+        version, internal, gauss = random.getstate()
         name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
         return {
-            "python": random.getstate(),
+            "python": (version, torch.tensor(internal), gauss),  # 625 numbers are slow to read one by one
             "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached),
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),
@@ -27,7 +28,7 @@ class RandomState(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put the states back."""
         version, internal, gauss = state_dict["python"]
-        random.setstate((version, tuple(internal), gauss))
+        random.setstate((version, tuple(map(int, internal)), gauss))
         name, keys, *rest = state_dict["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
         torch.set_rng_state(state_dict["torch"])

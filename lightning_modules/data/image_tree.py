@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
@@ -73,9 +73,15 @@ class _Tree(NamedTuple):
         """How many are not for the test."""
         return self.counts[0] + self.counts[1]
 
-    def stamp(self) -> str:
-        """Digest of what the file system says of the files, without reading them."""
-        return digest(np.array([file[1:] for file in self.files]).tobytes())
+    def stamp(self, started: int) -> str | None:
+        """Digest of what the file system says of the files, without reading them.
+
+        None if one changed so shortly before ``started`` (ns) that another change might go unnoticed.
+        """
+        number, of_all = len(self.files), chain.from_iterable(file[1:] for file in self.files)
+        facts = np.fromiter(of_all, np.int64, 4 * number).reshape(number, 4)
+        is_settled = facts[:, 1:3].max() < started - JUST_NOW  # when modified and when changed
+        return digest(facts.tobytes()) if is_settled else None
 
     def content(self) -> str | None:
         """Digest of the content of the files; None if one cannot be read."""
@@ -153,9 +159,11 @@ def read_tree(
     if cache:
         name = f"{tree.resolve().name}-{digest(str(tree.resolve()))[:8]}-{name}"
     stored = ImageCache((cache or tree / ".cache") / f"{name}.images")
-    relative = [printable(file.path.removeprefix(f"{tree}{os.sep}")) for file in found.files]
-    options = [CACHE_VERSION, image_size, channels, background]
-    recipe = digest([options, found.classes, found.counts, found.labels.tolist(), relative])
+    folder = f"{tree}{os.sep}"
+    relative = [printable(file.path.removeprefix(folder)) for file in found.files]
+    options = [CACHE_VERSION, image_size, channels, background, found.classes, found.counts]
+    names = digest("\0".join(relative).encode())
+    recipe = digest([options, digest(found.labels.numpy().tobytes()), names])
 
     def image_set(images: Tensor, measured: Statistics, pixel_range: Range | None) -> ImageSet:
         return ImageSet(
@@ -164,9 +172,7 @@ def read_tree(
             skipped=dict(found.skipped), measured=measured,
         )  # fmt: skip
 
-    # what changes within one tick of the clock would go unnoticed: such files are read again next time
-    is_settled = all(max(file.modified, file.changed) < started - JUST_NOW for file in found.files)
-    stamp = found.stamp() if is_settled else None
+    stamp = found.stamp(started)
     if (cached := stored.read()) and cached[0].get("recipe") == recipe:
         facts, images, measured = cached
         if (stamp and facts.get("stamp") == stamp) or facts.get("content") == found.content():

@@ -11,6 +11,7 @@ import socket
 import tempfile
 import zlib
 from collections.abc import Callable
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def fashion_mnist(root: Path, download: bool) -> ImageSet:
 
 
 @source
+@cache  # for all jobs of a sweep
 def mnist_mini() -> ImageSet:
     """The 5,000 digits of :mod:`lightning_modules.data.digits`; 100 of each class are the test part."""
     from lightning_modules.data.digits import digits  # here, so that python -m can run that module
