@@ -342,7 +342,7 @@ def _faults_of_component(
         yield f"{key}._target_", f"{key}._target_={target}: only logger holds those"
         return
     found = definition(target)
-    is_function = bool(component.functions and found) and found.name.startswith(f"{component.functions}.")
+    is_function = bool(component.functions and found and found.name.startswith(f"{component.functions}."))
     if kind and kind.name not in ancestors(target) and not is_function and not is_trusted:
         name = component.base.rpartition(".")[2]
         yield f"{key}._target_", f"{key}._target_={target}: it is no {name}"
