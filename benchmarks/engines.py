@@ -31,6 +31,7 @@ from typing import Any, Self, TypeAlias
 from threadpoolctl import threadpool_info
 
 import custom_backend as cb
+from benchmarks.timing import positive
 
 Times: TypeAlias = dict[str, float]  # what was measured → seconds
 NETWORKS = {
@@ -336,10 +337,10 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--network", choices=NETWORKS, default="mnist")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=2, help="for the wall time")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=3, help="steps of a round")
+    parser.add_argument("--batch", type=positive, default=128)
+    parser.add_argument("--threads", type=positive, default=2, help="for the wall time")
+    parser.add_argument("--rounds", type=positive, default=15)
+    parser.add_argument("--steps", type=positive, default=3, help="steps of a round")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, help="write the same as JSON to this file")
     parser.add_argument("--worker", choices=(*ENGINES, *GPU_ENGINES, *LAYERS), help=argparse.SUPPRESS)

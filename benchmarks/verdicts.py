@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.timing import positive
 from experiment.report.sequential import look_levels
 from experiment.report.statistics import LEVEL, corrected, estimate
 
@@ -68,7 +69,7 @@ def together(correct: bool, repetitions: int) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=2000)
+    parser.add_argument("--repetitions", type=positive, default=2000)
     n = parser.parse_args().repetitions
     rows = [
         ("false verdicts, one look after 10 seeds", rate(fixed, 0, n)),

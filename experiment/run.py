@@ -32,6 +32,7 @@ from experiment.launch import launched
 from experiment.provenance import environment, inexact, now, version
 from experiment.results import json_numbers, summary
 from experiment.schema import problems
+from experiment.terminal import announced
 
 FORMAT_VERSION = 2
 """Of ``provenance.json`` and ``results.json``; raised when a key changes its meaning."""
@@ -139,8 +140,9 @@ class Run:
         if missing:
             what = f"has no {' and no '.join(missing)}" if folder.is_dir() else "does not exist"
             what = "is a file" if folder.is_file() else what
-            found = [path.parent for path in folder.parent.glob("*/config.yaml")]
-            known = sorted(path.name for path in found if Run(path).has_checkpoint)[-5:]
+            with announced(lambda: f"looking for runs in {folder.parent} …"):
+                found = [path.parent for path in folder.parent.glob("*/config.yaml")]
+                known = sorted(path.name for path in found if Run(path).has_checkpoint)[-5:]
             hint = f" The latest runs in {folder.parent}: {', '.join(known)}." if known else ""
             raise UserError(f"{folder} is not a run folder: it {what}.{hint}")
         run = cls(folder.resolve())

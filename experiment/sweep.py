@@ -30,7 +30,7 @@ from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
-from experiment.terminal import ERASE, say, width
+from experiment.terminal import ERASE, announced, say, width
 
 FORMAT_VERSION = 1
 """Of ``sweep.json``; raised when a key changes its meaning."""
@@ -328,15 +328,16 @@ def _epochs(job: Job) -> str:
 
 def _runs_below(folder: Path) -> list[tuple[Run, Mapping[str, Any]]]:
     """The runs below a folder with their configurations; what other programs left there is passed over."""
-    found = []
-    for path in folder.glob("**/metrics.csv"):
-        run = Run(path.parent)
-        try:
-            config = read_yaml(run.folder / "config.yaml")
-            if all("seconds" in row for row in run.metrics) and _kind(config):
-                found.append((run, config))
-        except Exception as foreign:  # whatever it is, it only costs an estimate
-            log.debug(f"{path} is no run's: {foreign}")
+    found = list[tuple[Run, Mapping[str, Any]]]()
+    with announced(lambda: f"looking for runs in {folder} to estimate by: {len(found):,} found …"):
+        for path in folder.glob("**/metrics.csv"):
+            run = Run(path.parent)
+            try:
+                config = read_yaml(run.folder / "config.yaml")
+                if all("seconds" in row for row in run.metrics) and _kind(config):
+                    found.append((run, config))
+            except Exception as foreign:  # whatever it is, it only costs an estimate
+                log.debug(f"{path} is no run's: {foreign}")
     return found
 
 

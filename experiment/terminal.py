@@ -8,9 +8,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from textwrap import wrap
+
+PATIENCE = 1.5
+"""Seconds after which something is said of what takes long."""
 
 ERASE = "\r\033[K"
 """Takes the last, unfinished line away."""
@@ -56,6 +60,32 @@ def wrap_log() -> None:
         stream = getattr(handler, "stream", None)
         if stream in (sys.stdout, sys.stderr) and stream.isatty():
             handler.setFormatter(Wrapped())
+
+
+@contextmanager
+def announced(words: Callable[[], str]) -> Iterator[None]:
+    """Say what is being done once it has taken more than a second, and again from time to time.
+
+    On a terminal the line is kept up to date, and gone in the end.
+    """
+    done, is_terminal = threading.Event(), sys.stderr.isatty()
+
+    def speak() -> None:
+        wait = PATIENCE
+        while not done.wait(wait):
+            line = f"{ERASE}{words()[: width()]}" if is_terminal else f"{words()}\n"
+            print(line, end="", file=sys.stderr, flush=True)
+            wait = 0.5 if is_terminal else 2 * wait
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        speaker.join()
+        if is_terminal:
+            print(ERASE, end="", file=sys.stderr, flush=True)
 
 
 @contextmanager

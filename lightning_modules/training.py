@@ -40,11 +40,12 @@ from lightning_modules.callbacks.non_finite_loss import Diverged
 from lightning_modules.callbacks.stop_after import StopAfter
 from lightning_modules.classifier import Classifier
 from lightning_modules.data import ImageDataModule
+from lightning_modules.data.memory import memory_limit
 from lightning_modules.loading import load_checkpoint, load_weights
 
 log = logging.getLogger(__name__)
 
-_flops_known: dict[str, int] = {}
+_forward_known: dict[str, tuple[int, int]] = {}
 
 
 def train(config: DictConfig, run: Run) -> float | None:
@@ -170,12 +171,21 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
             "of this length"
         )
     parameters = sum(parameter.numel() for parameter in module.network.parameters())
-    cost = {"parameters": parameters, "flops_per_image": _flops(config, data)}
+    flops, outputs = _forward(config, data)
+    cost = {"parameters": parameters, "flops_per_image": flops}
     sizes = " + ".join(f"{size:,} {part}" for part, size in data.sizes.items())
     log.info(
         f"{run.folder.name}: {_short_name(config.model)}, {parameters:,} parameters, on {data.dataset} "
         f"({sizes} images), {trainer.strategy.root_device}, {config.trainer.precision}"
     )
+    # measured: the layers' outputs with their gradients, ten copies of the images, and torch itself
+    needed = 2**29 + 4 * config.data.batch_size * (2 * outputs + 10 * math.prod(data.image_shape))
+    if trainer.strategy.root_device.type == "cpu" and needed > (limit := memory_limit()):
+        log.warning(
+            f"warning: training on batches of {config.data.batch_size} such images takes about "
+            f"{needed / 2**30:.1f} GiB of memory, this machine or container allows {limit / 2**30:.1f}: it may be "
+            "killed without a word. A smaller data.batch_size takes less"
+        )
     begin = _Begin(run, data)
     stop = StopAfter(run.stop_after)
     trainer.callbacks[:] = [begin, *trainer.callbacks, stop]  # type: ignore[attr-defined]
@@ -302,15 +312,22 @@ class _Begin(Callback):
         )
 
 
-def _flops(config: DictConfig, data: ImageDataModule) -> int:
-    """Floating-point operations of one image's forward pass: two for each product in a matrix product."""
+def _forward(config: DictConfig, data: ImageDataModule) -> tuple[int, int]:
+    """Of one image's forward pass the floating-point operations, two for each product, and all outputs."""
     key = repr((config.model, data.image_shape, len(data.classes)))
-    if key not in _flops_known:  # by an earlier job
-        network = without_values(config, data.image_shape, len(data.classes))
+    if key not in _forward_known:  # by an earlier job
+        network, outputs = without_values(config, data.image_shape, len(data.classes)), list[int]()
+
+        def note(_: torch.nn.Module, __: object, output: object) -> None:
+            outputs.append(output.numel() if isinstance(output, torch.Tensor) else 0)
+
+        for layer in network.modules():
+            if not [*layer.children()]:
+                layer.register_forward_hook(note)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network(torch.zeros(1, *data.image_shape, device="meta"))
-        _flops_known[key] = int(counter.get_total_flops())
-    return _flops_known[key]
+        _forward_known[key] = int(counter.get_total_flops()), sum(outputs)
+    return _forward_known[key]
 
 
 def _short_name(node: DictConfig) -> str:

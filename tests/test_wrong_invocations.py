@@ -243,6 +243,9 @@ WRONG = {
         file.txt | is no exercise
         empty | holds no exercise
         --foo | does not exist""",
+    "lightning_modules/data/digits.py": """
+        | name the folder of MNIST's unpacked files
+        empty | name the folder of MNIST's unpacked files""",
 }
 CASES = [
     (script, *map(str.strip, line.partition(" | ")[::2] if " | " in line else ("", line.strip(" |"))))

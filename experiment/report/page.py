@@ -25,6 +25,7 @@ from experiment.report.runs import DERIVED, Collection, Record, distinguishing_k
 from experiment.report.statistics import sign_flips
 from experiment.results import headline, metric_keys
 from experiment.schema import tokens
+from experiment.terminal import announced
 
 FILES = {"report.md", "report.html", "report.tex", "results.csv", "figures"}
 RUNS_TABLE = "<!-- the table of all runs stands in report.html -->"
@@ -64,18 +65,20 @@ def write_report(folders: Sequence[Path], out: Path | None, delta: float | None 
     Raises:
         UserError: if there is nothing to report, or no place for it.
     """
-    runs = Collection(folders)
     out = (out or folders[0] / "report").absolute()
     if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= FILES):
         raise UserError(f"{out} is something else than a report: give another out=FOLDER")
-    report = Report(runs, out, delta)
+    runs = Collection(folders)
+    with announced(lambda: f"comparing {len(runs.finished):,} runs …"):
+        report = Report(runs, out, delta)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # made beside its place and moved there in one go: a failure on the way leaves what was there
         with tempfile.TemporaryDirectory(prefix=".report-", dir=out.parent) as work:
             new = Path(work) / "new"
             (new / "figures").mkdir(parents=True)
-            report.write(new)
+            with announced(lambda: f"drawing the figures of {len(runs.finished):,} runs …"):
+                report.write(new)
             if out.exists():
                 out.rename(Path(work) / "old")
             new.rename(out)

@@ -17,6 +17,7 @@ from experiment.metrics import learn
 from experiment.results import Row
 from experiment.run import Run
 from experiment.schema import flatten
+from experiment.terminal import announced
 
 REPEATED = ("seed", "data.fold")
 """Keys in which the runs of one setting differ: what an effect is averaged over."""
@@ -140,14 +141,17 @@ class Collection:
         for folder in folders:
             if not folder.is_dir():
                 raise UserError(f"{folder}: there is no such folder")
-            self._visit(folder.resolve())
+            number = "{:,} folders, {:,} runs and others"
+            with announced(lambda: f"{folder}: {number.format(len(self._seen), len(self._found))} so far …"):  # noqa: B023
+                self._visit(folder.resolve())
         self.records = list(self._found.values())
         finished = [record for record in self.records if record.status == "finished"]
         root = os.path.commonpath([folders[0].resolve(), *(record.folder.parent for record in self.records)])
         self.names = {record.folder: os.path.relpath(record.folder, root) for record in self.records}
         if not finished:
             found = [f"{self.names[r.folder]}: {r.status} {r.reason}".strip() for r in self.records]
-            raise UserError("\n       ".join(["no finished run to report", *found]))
+            more = [f"and {len(found) - 12:,} more"] * (len(found) > 12)
+            raise UserError("\n       ".join(["no finished run to report", *found[:12], *more]))
         for record in self.records:
             merged = {**record.config, **record.choices, **record.values}
             record.values = {key: plain(value) for key, value in merged.items()}

@@ -367,7 +367,11 @@ class ImageDataModule(LightningDataModule):
         return {part: len(indices) for part, indices in self._indices.items()}
 
     def training_images(self, n: int) -> Tensor:
-        """The first ``n`` training images, (n, C, H, W) uint8: a fixed shuffle, each class in proportion."""
+        """The first ``n`` training images, (n, C, H, W) uint8: a fixed shuffle, each class in proportion.
+
+        Fewer where they are large: they become floats, for which there must be memory, too.
+        """
+        n = min(n, max(1, 2**24 // math.prod(self.image_shape)))
         return self._data.train_images[self._indices["train"][:n]]
 
     def test_order(self, sizes: Sequence[int]) -> Tensor:

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
+from experiment.entry_point import entry_point
+from experiment.errors import UserError
+
 FILE = Path(__file__).with_name("digits.npz")
 PER_CLASS = 500
 
@@ -35,6 +38,14 @@ def cut(raw: Path, file: Path = FILE) -> None:
     np.savez_compressed(file, images=images[chosen].numpy())
 
 
-if __name__ == "__main__":
+@entry_point
+def main() -> None:
+    """Cut, from MNIST in the folder that the command line names."""
+    if len(sys.argv) != 2 or not Path(sys.argv[1], "train-images-idx3-ubyte").is_file():
+        raise UserError("name the folder of MNIST's unpacked files, as MNIST/raw of data.root")
     cut(Path(sys.argv[1]))
     print(f"{FILE}: {FILE.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

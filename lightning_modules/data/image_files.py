@@ -18,7 +18,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from experiment.errors import UserError
-from lightning_modules.data.progress import progress
+from experiment.terminal import announced
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,8 @@ def list_images(path: Path) -> tuple[list[str], Counter[str]]:
     if not path.is_dir():  # opening one may wait for ever
         raise UserError(f"images={path}: neither an image nor a folder of images")
     skipped: Counter[str] = Counter()
-    files = sorted(file.path for file in _scan(str(path), skipped, f"images={path}: ").walk())
+    with announced(lambda: f"listing {path} …"):
+        files = sorted(file.path for file in _scan(str(path), skipped, f"images={path}: ").walk())
     if not files:
         raise UserError(f"images={path}: the folder holds no image {_formats_and(skipped)}")
     return files, skipped
@@ -153,7 +154,7 @@ def list_tree(tree: Path) -> tuple[dict[str, Classes], Counter[str]]:
     """
     skipped: Counter[str] = Counter()
     needed = "data.root=PATH needs to be a folder of images, with one folder a class"
-    with _uncollected():
+    with announced(lambda: f"listing {tree} …"), _uncollected():
         root = _scan(str(tree), skipped, end=f": {needed}")
     root = _enter(root)
     folders = _parts(root)
@@ -205,7 +206,7 @@ def _scan(
             found = sorted(entries, key=attrgetter("name"))
     except OSError as failure:
         raise UserError(f"{begin}{failure.filename} cannot be read ({failure.strerror}){end}") from failure
-    for entry in progress(found, f"listing {printable(path)}"):
+    for entry in found:
         stem, _, ending = entry.name.rpartition(".")  # a third of the time of splitext
         suffix = f".{ending.lower()}" if stem else ""
         try:

@@ -326,3 +326,15 @@ def test_options_that_augmentation_switched_off_leaves_without_effect_are_named(
     data(augment=False, mix="cutmix", cutout=8)
     (said,) = caplog.messages
     assert "no effect of data.mix=cutmix, data.cutout=8: data.augment=true" in said
+
+
+def test_of_large_images_fewer_are_looked_at(monkeypatch):
+    """5,000 of 256×256 pixels are a gigabyte, four as floats: a container ended the run without a word."""
+    assert len(data().training_images(50)) == 50
+    large = ImageSet(
+        ("a", "b"),
+        *(torch.randint(0, 256, (6, 1, 2048, 2048), dtype=torch.uint8), torch.arange(6) % 2),
+        *(torch.randint(0, 256, (2, 1, 2048, 2048), dtype=torch.uint8), torch.arange(2)),
+    )
+    monkeypatch.setitem(SOURCES, "toy", lambda: large)
+    assert data(val_fraction=0.0).training_images(5000).shape == (4, 1, 2048, 2048)

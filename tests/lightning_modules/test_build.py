@@ -180,3 +180,14 @@ def test_a_loss_that_takes_no_labels_is_told_before_the_training(configure, targ
     else:
         with pytest.raises(UserError, match=f"loss needs to take labels.* not {target}"):
             build_classifier(config, facts)
+
+
+@pytest.mark.parametrize(("gib", "is_said"), [(0.4, True), (4, False)])
+def test_a_batch_that_memory_may_not_hold_is_told(tmp_path, monkeypatch, caplog, gib, is_said):
+    monkeypatch.setattr("lightning_modules.training.memory_limit", lambda: int(gib * 2**30))
+    with caplog.at_level("WARNING"):
+        lightning_modules.train(
+            *("trainer=smoke", "logger=none", "callbacks.figures=null", "model.widths=[4,8]"),
+            f"output_dir={tmp_path}",
+        )
+    assert ("batches of 128 such images takes about" in caplog.text) == is_said
