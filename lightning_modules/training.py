@@ -339,7 +339,7 @@ def _log_hyperparameters(trainer: Trainer, run: Run, results: dict[str, Any]) ->
     from torch.utils.tensorboard.summary import hparams
 
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    if not loggers:
+    if not loggers or not trainer.is_global_zero:  # one of several processes writes
         return
     groups = ("model", "data", "optimizer", "scheduler", "loss")
     config = run.config
