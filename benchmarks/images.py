@@ -6,6 +6,7 @@ import sys
 import time
 import zlib
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +27,7 @@ def measure(settings: Settings) -> list[Row]:
         write_images(folder / "images")
         for which in ("first", "second"):
             peaks: list[float] = []
-            seconds = settings.seconds(lambda peaks=peaks: peaks.append(start(folder)))
+            seconds = settings.seconds(partial(start, folder, peaks))
             rows += [
                 Row(f"{IMAGES:,} images, {which} start", [seconds], "s"),
                 Row(f"{which} start: private memory at the peak", peaks, "MB"),
@@ -34,8 +35,8 @@ def measure(settings: Settings) -> list[Row]:
     return rows
 
 
-def start(folder: Path) -> float:
-    """Train; the most megabytes of its own that the process held."""
+def start(folder: Path, peaks: list[float]) -> None:
+    """Train, and note the most megabytes of its own that the process held."""
     arguments = ("model.widths=[8,8]", "data=image_folder", f"data.root={folder / 'images'}", "trainer=smoke")
     command = [sys.executable, str(ROOT / "train.py"), *arguments, "callbacks.figures=null", "logger=none"]
     process, peak = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL), 0.0
@@ -46,7 +47,7 @@ def start(folder: Path) -> float:
         time.sleep(0.1)
     if process.returncode:
         raise RuntimeError(f"the training ended with code {process.returncode}")
-    return peak
+    peaks.append(peak)
 
 
 def write_images(folder: Path) -> None:
