@@ -37,7 +37,8 @@ class Component:
         named: arguments that it gives by name.
         own: keys beside the target's, of :data:`KNOBS`, of which the project makes use itself.
         has_entries: whether the node is a dictionary of components or nulls.
-        base: the class from which those derive that can stand here; empty where functions do, too.
+        base: the class from which those derive that can stand here.
+        functions: module of this project whose functions can, too.
     """
 
     given: int = 0
@@ -45,15 +46,20 @@ class Component:
     own: tuple[str, ...] = ()
     has_entries: bool = False
     base: str = ""
+    functions: str = ""
 
 
 COMPONENTS = {
-    "model": Component(given=3, own=("engine",)),
+    "model": Component(
+        given=3, own=("engine",), base="torch.nn.Module", functions="lightning_modules.networks"
+    ),
     "data": Component(named=("seed",), base="lightning.pytorch.LightningDataModule"),
     "optimizer": Component(
         given=1, own=("head_lr", "bias_lr", "no_decay_on_norms_and_biases"), base="torch.optim.Optimizer"
     ),
-    "scheduler": Component(given=2),
+    "scheduler": Component(
+        given=2, base="torch.optim.lr_scheduler.LRScheduler", functions="lightning_modules.schedule"
+    ),
     "loss": Component(own=("keep_hardest",), base="torch.nn.Module"),
     "metrics": Component(given=2, has_entries=True),
     "callbacks": Component(has_entries=True, base="lightning.pytorch.callbacks.Callback"),
@@ -331,7 +337,13 @@ def _faults_of_component(
         yield f"{key}._target_", f"{key}._target_={target}: {reason}"
         return
     kind, is_trusted = definition(component.base), target.partition(".")[0] in trusted_packages()
-    if kind and kind.name not in ancestors(target) and not is_trusted:
+    loggers = definition(COMPONENTS["logger"].base)
+    if component is NESTED and loggers and loggers.name in ancestors(target):
+        yield f"{key}._target_", f"{key}._target_={target}: only logger holds those"
+        return
+    found = definition(target)
+    is_function = bool(component.functions and found and found.name.startswith(f"{component.functions}."))
+    if kind and kind.name not in ancestors(target) and not is_function and not is_trusted:
         name = component.base.rpartition(".")[2]
         yield f"{key}._target_", f"{key}._target_={target}: it is no {name}"
         return

@@ -183,8 +183,8 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
     if trainer.strategy.root_device.type == "cpu" and needed > (limit := memory_limit()):
         log.warning(
             f"warning: training on batches of {config.data.batch_size} such images takes about "
-            f"{needed / 2**30:.1f} GiB of memory, this machine or container allows {limit / 2**30:.1f}: it may be "
-            "killed without a word. A smaller data.batch_size takes less"
+            f"{needed / 2**30:.1f} GiB of memory, this machine or container allows {limit / 2**30:.1f}: it "
+            "may be killed without a word. A smaller data.batch_size takes less"
         )
     begin = _Begin(run, data)
     stop = StopAfter(run.stop_after)

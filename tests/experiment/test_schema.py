@@ -103,3 +103,22 @@ def test_smoke_is_short_whatever_the_recipe():
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = compose("train", ["model=enhanced", "trainer=smoke"])
     assert config.trainer.max_epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "target", "reason"),
+    [
+        ("model", "lightning.pytorch.loggers.CometLogger", "it is no Module"),
+        ("model", "lightning_modules.schedule.cosine", "it is no Module"),
+        ("model", "lightning_modules.callbacks.Figures", "it is no Module"),
+        ("scheduler", "torch.nn.Sequential", "it is no LRScheduler"),
+        ("scheduler", "lightning_modules.networks.mnist.mnist", "it is no LRScheduler"),
+        ("model.dropout", "lightning.pytorch.loggers.CometLogger", "only logger holds those"),
+        ("optimizer.lr", "lightning.pytorch.loggers.MLFlowLogger", "only logger holds those"),
+    ],
+)
+def test_a_component_is_of_its_kind(key, target, reason):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = compose("train")
+    OmegaConf.update(config, key, {"_target_": target}, force_add=True, merge="." not in key)
+    assert any(f"{key}._target_={target}: {reason}" in line for line in problems(config))
