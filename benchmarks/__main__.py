@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.timing import Row, Settings, table
+from benchmarks.timing import Row, Settings, require_gpu, table
 from experiment.command_line import assignments
 from experiment.entry_point import entry_point
 from experiment.errors import UserError
@@ -17,7 +17,7 @@ from experiment.provenance import environment
 from experiment.schema import Knob
 
 QUICK = ("pipeline", "overhead", "peer", "startup")
-LONG = ("halving", "lr_finder", "jobs", "machine")
+LONG = ("halving", "lr_finder", "jobs", "machine", "images")
 USAGE = "python -m benchmarks [only=overhead,peer] [rounds=5] [clock=cpu] [device=cuda] [out=FOLDER]"
 KNOBS = {
     "only": Knob("str", f"of {', '.join((*QUICK, *LONG))}; default: the first {len(QUICK)}", optional=True),
@@ -41,12 +41,21 @@ def main() -> None:
     settings = Settings(given["rounds"] or 5, given["clock"] or "wall", given["device"] or "cpu")
     if settings.clock == "cpu":
         os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    if settings.device == "cuda":
+        require_gpu()
     folder = Path(given["out"] or "outputs/benchmarks")
     make_folder(folder)
     answers: dict[str, list[Row]] = {}
     for name in names:
+        print(f"\n## {name}\n", flush=True)
         answers[name] = import_module(f"benchmarks.{name}").measure(settings)
-        print(f"\n## {name}\n\n{table(answers[name])}", flush=True)
+        print(table(answers[name]), flush=True)
+        write(answers, settings, folder)
+    print(f"\n{folder}/benchmarks.md, .json and .png")
+
+
+def write(answers: Mapping[str, Sequence[Row]], settings: Settings, folder: Path) -> None:
+    """Write what is answered already: a question that fails takes nothing along."""
     about = environment()
     machine = f"{about['hardware']['processor']}, {about['hardware']['cores']} cores, {settings.device}"
     said = f"{machine}; {settings.clock} time, {settings.rounds} round{'s' * (settings.rounds > 1)}"
@@ -58,7 +67,6 @@ def main() -> None:
         + "\n"
     )
     draw(answers, said, folder / "benchmarks.png")
-    print(f"\n{folder}/benchmarks.md, .json and .png")
 
 
 def draw(answers: Mapping[str, Sequence[Row]], said: str, path: Path) -> None:

@@ -3,20 +3,14 @@
 import subprocess
 import sys
 
-from benchmarks.timing import ROOT
+from benchmarks.timing import ROOT, require_gpu
 from experiment.entry_point import entry_point
-from experiment.errors import UserError
 
 
 @entry_point
 def main() -> None:
     """The engines' steps, then every quick question, with the device in place of the processor."""
-    import torch
-
-    if not torch.cuda.is_available():
-        raise UserError(
-            "there is no GPU that torch can use here: python -m benchmarks measures the processor"
-        )
+    require_gpu()
     out = ("out=outputs/benchmarks-gpu",) * (not any(word.startswith("out=") for word in sys.argv[1:]))
     commands = [
         ["benchmarks.engines", "--device", "cuda", "--network", name] for name in ("mnist", "cifar", "resnet")

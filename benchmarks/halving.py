@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from benchmarks.timing import ROOT, Row, Settings, call
@@ -14,22 +15,35 @@ SETTINGS = (
 
 
 def measure(settings: Settings) -> list[Row]:
-    """16 settings of the 5,000 digits, once: both train the same jobs with the same seed."""
+    """16 settings of the 5,000 digits, a search for each seed: both train the same jobs.
+
+    One of the 400 images to validate with is 0.25 points, and who is best of 16 is in part luck: what counts
+    is the mean over the seeds.
+    """
     settings = settings._replace(clock="cpu")
-    seconds, best = {}, {}
+    sweepers = ("folder", "halving")
+    seconds: dict[str, list[float]] = {sweeper: [] for sweeper in sweepers}
+    best: dict[str, list[dict[str, float]]] = {sweeper: [] for sweeper in sweepers}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        for sweeper in ("folder", "halving"):
-            train = (str(ROOT / "train.py"), "-m", f"hydra/sweeper={sweeper}", *SETTINGS)
-            start = partial(call, *train, f"sweep.name={sweeper}", cwd=folder)
-            seconds[sweeper] = settings.seconds(start)
-            found = [json.loads(p.read_text()) for p in (folder / "outputs" / sweeper).glob("*/results.json")]
-            finished = [results for results in found if results["status"] == "finished"]
-            best[sweeper] = max(finished, key=lambda results: results["val_acc"])
-    rows = [Row(f"{sweeper}: processor time", [value], "s") for sweeper, value in seconds.items()]
-    rows.append(Row("of the grid's", [100 * seconds["halving"] / seconds["folder"]], "%", ("≤", 40.0)))
+        for seed in range(settings.rounds):
+            for sweeper in sweepers:
+                sweep = f"{sweeper}-{seed}"
+                options = f"hydra/sweeper={sweeper}", f"seed={seed}", f"sweep.name={sweep}"
+                start = partial(call, str(ROOT / "train.py"), "-m", *options, *SETTINGS, cwd=folder)
+                seconds[sweeper].append(settings.seconds(start))
+                found = [
+                    json.loads(p.read_text()) for p in (folder / "outputs" / sweep).glob("*/results.json")
+                ]
+                finished = [results for results in found if results["status"] == "finished"]
+                best[sweeper].append(max(finished, key=lambda results: results["val_acc"]))
+    rows = [Row(f"{sweeper}: processor time", values, "s") for sweeper, values in seconds.items()]
+    parts = [100 * b / a for a, b in zip(*seconds.values(), strict=True)]
+    rows.append(Row("of the grid's", parts, "%", ("≤", 40.0)))
     for key, target in (("val_acc", ("≤", 0.2)), ("test_acc", None)):
-        values = {sweeper: 100 * results[key] for sweeper, results in best.items()}
-        rows += [Row(f"{sweeper}: best {key}", [value], "%") for sweeper, value in values.items()]
-        rows.append(Row(f"{key} below the grid's", [values["folder"] - values["halving"]], "points", target))  # type: ignore[arg-type]
+        values = {sweeper: [100 * one[key] for one in of_all] for sweeper, of_all in best.items()}
+        rows += [Row(f"{sweeper}: best {key}", found, "%") for sweeper, found in values.items()]
+        below = [a - b for a, b in zip(*values.values(), strict=True)]
+        what = f"{key} below the grid's, mean of {len(below)} seeds"
+        rows.append(Row(what, [fmean(below)], "points", target))  # type: ignore[arg-type]
     return rows

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import lightning_modules  # noqa: F401 – before torch: sets up threads and memory as for train.py
+from experiment.errors import UserError
+from experiment.terminal import ERASE
 
 ROOT = Path(__file__).resolve().parent.parent
 Times: TypeAlias = dict[str, list[float]]
@@ -59,9 +61,14 @@ class Settings(NamedTuple):
         times: Times = {name: [] for name in contestants}
         for number in range(self.rounds + 1):
             for name, measured in contestants.items():
+                if sys.stderr.isatty():
+                    said = f"{name}, round {number} of {self.rounds}" if number else f"{name}, warming up"
+                    print(f"{ERASE}{said}", end="", file=sys.stderr, flush=True)
                 seconds = measured()
                 if number:
                     times[name].append(seconds)
+        if sys.stderr.isatty():
+            print(ERASE, end="", file=sys.stderr, flush=True)
         return times
 
 
@@ -139,6 +146,18 @@ def table(rows: Sequence[Row]) -> str:
     """A Markdown table."""
     head = "| | median | quartiles | to reach | reached |\n|---|---|---|---|---|"
     return "\n".join([head, *(row.line() for row in rows)])
+
+
+def require_gpu() -> None:
+    """Refuse to measure a GPU where torch can use none.
+
+    Raises:
+        UserError: saying so.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("there is no GPU that torch can use: python -m benchmarks measures the processor")
 
 
 def call(*arguments: str, cwd: Path | None = None, code: int | None = 0) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,9 @@
 K. Jamieson, A. Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, AISTATS
 2016. A run that stops at a rung stops within the schedule of all its epochs, and goes on at the very step:
 one that is promoted to the end is bit for bit the run of the full grid.
+
+Theirs begin with as few epochs as there are rungs for. Here none is judged before a fifth of its epochs: a
+high rate of learning is behind at first, whatever becomes of it.
 """
 
 import math
@@ -23,16 +26,26 @@ Setting: TypeAlias = tuple[tuple[str, str], ...]
 """Swept keys with their values, but for the seed."""
 
 
+FIRST = 0.2
+"""Part of its epochs that every setting is trained for."""
+
+
+def stops(rungs: int, epochs: int) -> list[int]:
+    """The epoch after which each rung ends, each so many times the one before; the last is that of all."""
+    parts = [FIRST ** (1 - rung / (rungs - 1)) for rung in range(rungs - 1)]
+    return [*(max(1, round(part * epochs)) for part in parts), epochs]
+
+
 def counts(settings: int, epochs: int, factor: int) -> list[int]:
-    """How many settings are trained at each rung; the last rung is that of all epochs.
+    """How many settings are trained at each rung.
 
     Args:
         settings: there are.
         epochs: of a whole training.
-        factor: one in so many is promoted.
+        factor: one in so many is promoted, until one is left or a rung would have no epoch of its own.
     """
     kept = [settings]
-    while kept[-1] > 1 and epochs / factor ** len(kept) >= 0.5:
+    while kept[-1] > 1 and len(set(stops(len(kept) + 1, epochs))) > len(kept):
         kept.append(math.ceil(kept[-1] / factor))
     return kept
 
@@ -61,7 +74,7 @@ class Halving(Sweep):
         folder: of the sweep.
         jobs: all of them, finished or not.
         claims: what the sweep asks, for the report.
-        factor: one setting in so many is promoted to the next rung, which trains so many times as long.
+        factor: one setting in so many is promoted to the next rung.
     """
 
     def __init__(self, folder: Path, jobs: Sequence[Job], claims: Sequence[Any], factor: int) -> None:
@@ -110,7 +123,7 @@ class Halving(Sweep):
     def _stop(self, job: Job, rung: int) -> int:
         """The epoch after which a job stops at a rung: one that is validated."""
         epochs: int = job.config.trainer.max_epochs
-        stop = max(1, round(epochs / self.factor ** (len(self.counts) - 1 - rung)))
+        stop = stops(len(self.counts), epochs)[rung]
         every: int = job.config.trainer.get("check_val_every_n_epoch") or 1
         last: int = math.ceil(stop / every) * every
         return min(epochs, last)

@@ -7,7 +7,7 @@ SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "±": r"$\pm$",
     "×": r"$\times$", "÷": r"$\div$", "–": "--", "\u00a0": "~", "<": r"\textless{}", ">": r"\textgreater{}",
-    "→": r"$\to$",
+    "→": r"$\to$", "≤": r"$\leq$", "≥": r"$\geq$", "[": "{[}", "*": "{*}",  # a row must begin with neither
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from omegaconf import DictConfig
 
 from experiment.command_line import CONFIG_DIR
 from experiment.config import run_config
-from experiment.halving import Halving, counts, problems_of_halving
+from experiment.halving import Halving, counts, problems_of_halving, stops
 from experiment.sweep import Job
 
 RATES = ("0.001", "0.01", "0.1", "1")
@@ -19,15 +20,30 @@ RATES = ("0.001", "0.01", "0.1", "1")
 @pytest.mark.parametrize(
     ("settings", "epochs", "factor", "expected"),
     [
-        (16, 10, 3, [16, 6, 2]),
+        (16, 10, 3, [16, 6, 2, 1]),
         (4, 4, 2, [4, 2, 1]),
         (16, 1, 3, [16]),
         (1, 10, 3, [1]),
         (9, 100, 3, [9, 3, 1]),
+        (100, 3, 3, [100, 34]),
     ],
 )
 def test_as_many_rungs_as_settings_and_epochs_allow(settings, epochs, factor, expected):
     assert counts(settings, epochs, factor) == expected
+    ends = stops(len(expected), epochs)
+    assert ends[-1] == epochs
+    assert all(before < after for before, after in pairwise(ends))
+
+
+@pytest.mark.parametrize("factor", [3, 4, 9])
+@pytest.mark.parametrize("epochs", [10, 25, 100])
+def test_no_setting_is_judged_before_a_fifth_of_its_epochs_and_all_cost_less_than_two_fifths(epochs, factor):
+    kept = counts(81, epochs, factor)
+    ends = stops(len(kept), epochs)
+    assert len(kept) > 2
+    assert ends[0] == epochs // 5
+    cost = sum(n * (end - begin) for n, begin, end in zip(kept, [0, *ends], ends, strict=False))
+    assert cost < 0.4 * 81 * epochs
 
 
 @functools.cache

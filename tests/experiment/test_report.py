@@ -17,6 +17,7 @@ from folders import GIT, HELPS, write_definition, write_run, write_sweep
 from experiment.errors import UserError
 from experiment.plots.style import png
 from experiment.report.answers import Answer, answer
+from experiment.report.latex import document
 from experiment.report.page import _comparisons, escape, table, write_report
 from experiment.report.questions import questions
 from experiment.report.runs import Collection, plain
@@ -236,6 +237,13 @@ def test_tables_keep_their_columns():
     lines = table([["a|b", "c"], ["x\ny", "1 | 2"]]).splitlines()
     assert lines == [r"| a\|b | c |", "| --- | --- |", r"| x y | 1 \| 2 |"]
     assert escape("snake_case _emphasis_") == r"snake_case \_emphasis\_"
+
+
+def test_a_latex_row_is_what_its_cells_say():
+    r"""``\\\\`` would take a bracket or a star that follows for its own."""
+    lines = document([["question", "effect"], ["[4,8] beats 50 %", "*_* ≤ ×2"]]).splitlines()
+    assert r"{[}4,8] beats 50 \% & {*}\_{*} $\leq$ $\times$2 \\" in lines
+    assert lines[1] == r"\begin{tabularx}{\linewidth}{Xr}"
 
 
 def test_many_settings_and_long_names_are_drawn(tmp_path):
