@@ -152,7 +152,7 @@ def test_lightnings_csv_logger_does_not_replace_the_runs_own_metrics(trained_wit
         assert {"epoch", "step", "lr"} <= set(next(csv.reader(file)))
     assert [row["epoch"] for row in run.metrics] == [1, 2]
     with pytest.raises(UserError, match="would replace the run's own"):
-        trained_with("logger=csv", "logger.csv.name=''")
+        lightning_modules.train("logger=csv", "logger.csv.name=''", f"output_dir={tmp_path}")
 
 
 @pytest.mark.parametrize(("package", "logger"), [("mlflow", "mlflow"), ("wandb", "wandb")])
