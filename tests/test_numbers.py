@@ -12,16 +12,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 REPORTS = sorted(ROOT.glob("docs/reports/*/report.md"))
 FIGURE = re.compile(r"(?<![\w.])[+−-]?(\d+\.\d+)(?:(?= to )|(?: ± (\d+\.\d+))?[ \u00a0](?:%|points))")
-BEFORE_THE_HISTORY = {
-    "dropout",
-    "engine_curves",
-    "init",
-    "label_smoothing",
-    "learning_rate",
-    "pooling",
-    "scheduler",
-}
-"""Reports of commits that the history lost; docs/ablations.md says so. Nothing is added here."""
 
 
 def figures(text: str) -> set[str]:
@@ -65,8 +55,6 @@ def test_every_accuracy_stands_in_a_report(page):
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.parent.name)
 def test_every_report_is_of_a_commit_in_the_history(report):
-    if report.parent.name in {*BEFORE_THE_HISTORY, "ablations"}:
-        return
     if (
         subprocess.run(
             ["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, capture_output=True, text=True

@@ -1,6 +1,7 @@
 """The pictures of a report: a question with its verdict, and curves over epochs by setting."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -98,17 +99,18 @@ def verdict(title: str, said: str, comparisons: Sequence[Comparison]) -> Figure:
     """
     heights = []
     for one in comparisons:
-        heights += [2.3] * len(one.runs) + [0.75 + 0.5 * len(one.effects)]
-    lines = fill(title.replace(" %", "\u00a0%"), 48).split("\n")
+        lines = max(_wrapped(effect).count("\n") for effect in one.effects) + 1
+        heights += [2.3] * len(one.runs) + [0.75 + max(0.5, 0.15 * lines) * len(one.effects)]
+    above = fill(title.replace(" %", "\u00a0%"), 48).split("\n")
     below = fill(said, 60).split("\n")
-    head = 0.27 * len(lines) + 0.2 * len(below) + 0.15
+    head = 0.27 * len(above) + 0.2 * len(below) + 0.15
     figure = Figure((NARROW, head + sum(heights) + 0.3 * len(heights)), facecolor=PALETTE["paper"])
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - head / figure.get_figheight()))
     top = figure.get_figheight()
-    for number, line in enumerate(lines):
+    for number, line in enumerate(above):
         figure.text(0.02, (top - 0.2 - 0.27 * number) / top, line, fontsize=12, va="center", **INK)
     for number, line in enumerate(below):
-        height = (top - 0.2 - 0.27 * len(lines) - 0.2 * number) / top
+        height = (top - 0.2 - 0.27 * len(above) - 0.2 * number) / top
         figure.text(0.02, height, line, fontsize=9.5, color=PALETTE["muted"], va="center", parse_math=False)
     panels = iter(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
     for one in comparisons:
@@ -120,20 +122,29 @@ def verdict(title: str, said: str, comparisons: Sequence[Comparison]) -> Figure:
     return figure
 
 
+def _wrapped(effect: Effect) -> str:
+    return fill(effect.name, 28, break_long_words=False)
+
+
 def _runs(axes: Axes, metric: str, cells: Cells) -> None:
-    """A dot a run, and the mean of each setting; faint lines join the runs of a pair."""
+    """A dot a run, and the mean of each setting; faint lines join the runs of a pair.
+
+    Runs without a partner decide nothing, and are shown only where there are no others.
+    """
     dress_graph(axes)
     axes.grid(visible=False, axis="x")
     labels, key = _labels(cells)
     factor = units.factor(metric)
-    for pair in dict.fromkeys(pair for cell in cells.values() for pair in cell):
+    partners = Counter(pair for cell in cells.values() for pair in cell)
+    pairs = [pair for pair, count in partners.items() if count > 1 or max(partners.values()) == 1]
+    for pair in pairs:
         path = [factor * cell.get(pair, math.nan) for cell in cells.values()]
         axes.plot(np.arange(len(path)), path, "-", color=PALETTE["muted"], alpha=0.4, linewidth=0.8)
         say = pointed(pair, "{y:.4g}")
         axes.plot(np.arange(len(path)), path, "o", ms=6, alpha=0.7, mew=0, color=SERIES[0], gid=say)
     for place, cell in enumerate(cells.values()):
-        if cell:
-            mean = factor * math.fsum(cell.values()) / len(cell)
+        if shown := [cell[pair] for pair in pairs if pair in cell]:
+            mean = factor * math.fsum(shown) / len(shown)
             say = pointed(f"mean of {' '.join(labels[place].split())}", "{y:.4g}")
             axes.plot([place + 0.12], [mean], "D", ms=6, color=SERIES[1], gid=say)
     axes.set_xticks(range(len(labels)), labels, parse_math=False)
@@ -168,7 +179,7 @@ def _effects(axes: Axes, one: Comparison) -> None:
         if not math.isnan(effect.mean):
             say = pointed("mean", f"{{x:+.3g}} {unit}")
             axes.plot([one.shown(effect.mean)], [row - 0.15], "D", ms=6, color=SERIES[1], gid=say)
-    names = [fill(effect.name, 26) for effect in reversed(one.effects)]
+    names = [_wrapped(effect) for effect in reversed(one.effects)]
     axes.set_yticks(range(len(names)), names, parse_math=False, fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.6, len(names) - 0.4)
@@ -190,7 +201,7 @@ def curves(panels: Sequence[Panel], title: str) -> Figure:
     labels = list(dict.fromkeys(label for panel in panels for label in panel.settings))
     style = dict(zip(labels, product(("-", "--"), SERIES), strict=False))
     width = NARROW if len(panels) == 1 else WIDTH
-    columns = 1 if len(panels) == 1 and max(map(len, labels), default=0) > 28 else 2
+    columns = 1 if len(panels) == 1 and max(map(len, labels), default=0) > 20 else 2
     height = 3.2 + 0.2 * math.ceil(len(labels) / columns) * (len(labels) > 1)
     title = fill(title, int(width * 10))
     size = (width, height + 0.25 * title.count("\n"))

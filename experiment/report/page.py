@@ -27,6 +27,7 @@ from experiment.results import headline, metric_keys
 from experiment.schema import tokens
 from experiment.terminal import announced
 
+LONG_LABEL = 45  # characters, which fit a narrow picture
 FILES = {"report.md", "report.html", "report.tex", "results.csv", "figures"}
 RUNS_TABLE = "<!-- the table of all runs stands in report.html -->"
 READING = """
@@ -43,7 +44,8 @@ of curves reach from the lowest to the highest run."""
 LOOKS = (
     " Of {sweeps}, which looked after each seed until it was decided, {number} more comparisons are told: "
     "each such sweep has a level of 5 % for itself, shared out beforehand among its claims and looks, and "
-    "intervals as wide as that needs."
+    "intervals as wide as that needs. Effect and interval are those of the look that decided; seeds that "
+    "came later, for other claims, are shown and change nothing."
 )
 PEEKING = (
     "Seeds added until there is a verdict find what is not there; sweep.until=decided adds them validly."
@@ -172,7 +174,7 @@ class Report:
                     if len(best) < len(labelled)
                     else ""
                 )
-                blocks += [note, self._curves(folder, shown, name, number), _calibration(shown)]
+                blocks += [note, self._curves(folder, shown, keys, name, number), _calibration(shown)]
         for number, given in enumerate(answers, 1):
             blocks += [f"## {number}. {escape(given.question.text)}", f"**{escape(given.verdict)}**"]
             if comparisons := _comparisons(given, self.delta):
@@ -191,14 +193,15 @@ class Report:
         found = [value for run in runs if (value := run.metric(test)) is not None]
         return -row(test).sign * fmean(found) if found else math.inf
 
-    def _curves(self, folder: Path, settings: Mapping[str, Sequence[Record]], name: str, number: int) -> str:
+    def _curves(
+        self, folder: Path, shown: Mapping[str, Sequence[Record]], keys: Sequence[str], name: str, number: int
+    ) -> str:
         """The metric that speaks for the runs, and the training loss, over epochs, each data set apart."""
         pictures = []
-        for place, dataset in enumerate(
-            dict.fromkeys(run.dataset for runs in settings.values() for run in runs)
-        ):
-            of = {label: [run for run in runs if run.dataset == dataset] for label, runs in settings.items()}
-            drawn = {label: [run.rows for run in runs] for label, runs in of.items() if runs}
+        records = [run for runs in shown.values() for run in runs]
+        for place, dataset in enumerate(dict.fromkeys(run.dataset for run in records)):
+            of = _labelled(_by_setting([run for run in records if run.dataset == dataset], keys), keys)
+            drawn = {label: [run.rows for run in runs] for label, runs in of.items()}
             every = [row for runs in drawn.values() for rows in runs for row in rows]
             kinds = dict.fromkeys(_loss(run) for runs in of.values() for run in runs)
             note = f"; of different kinds: {', '.join(kinds)}" if len(kinds) > 1 else ""
@@ -273,19 +276,24 @@ def _by_setting(records: Iterable[Record], keys: Sequence[str]) -> Settings:
 
 
 def _labelled(settings: Settings, keys: Sequence[str]) -> dict[str, Sequence[Record]]:
-    """Settings that have runs, by a label of as few keys as tell them apart."""
-    distinguishing = distinguishing_keys(
-        [record for records in settings.values() for record in records], keys
-    )
-    labels = {}
-    for setting, records in settings.items():
-        pairs = [
-            (shorter(key, distinguishing), value)
-            for key, value in zip(keys, setting, strict=True)
-            if key in distinguishing
-        ]
-        labels[" ".join(f"{key}={value}" for key, value in pairs) or "all runs"] = records
-    return {label: records for label, records in labels.items() if records}
+    """Settings that have runs, by a label of as few keys as tell them apart.
+
+    Where that is long, a label names only what most of the settings do not have.
+    """
+    trained = {setting: records for setting, records in settings.items() if records}
+    distinguishing = distinguishing_keys([run for records in trained.values() for run in records], keys)
+    chosen = [{k: v for k, v in zip(keys, s, strict=True) if k in distinguishing} for s in trained]
+
+    def labels() -> list[str]:
+        return [" ".join(f"{shorter(k, distinguishing)}={v}" for k, v in each.items()) for each in chosen]
+
+    if max(map(len, labels()), default=0) > LONG_LABEL:
+        for key in distinguishing:
+            value, count = Counter(each[key] for each in chosen).most_common(1)[0]
+            if 2 * count > len(chosen):
+                chosen = [{k: v for k, v in each.items() if (k, v) != (key, value)} for each in chosen]
+    alone = "all runs" if len(trained) < 2 else "what most settings have"
+    return {label or alone: records for label, records in zip(labels(), trained.values(), strict=True)}
 
 
 def _what_else_changes(settings: Settings, keys: Sequence[str]) -> str:

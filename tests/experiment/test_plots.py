@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from experiment.plots.comparison import Comparison, Effect, verdict
 from experiment.plots.run import Picture, augmented_samples, confusion_matrix, mistakes, training_curves
 from experiment.plots.style import save
 
@@ -291,3 +292,11 @@ def test_import_brings_neither_pyplot_nor_torch():
     code = f"import sys, experiment.plots.run; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_run_without_a_partner_moves_neither_the_picture_nor_its_mean():
+    cells = {"a=1": {"seed=0": 0.5, "seed=1": 0.6, "seed=0 b=2": 0.1}, "a=2": {"seed=0": 0.7, "seed=1": 0.6}}
+    effect = Effect("a=2 − a=1", {"seed=0": 0.2, "seed=1": 0.0}, 0.1, math.nan, math.nan)
+    runs, _ = verdict("Does a matter?", "undecided", [Comparison("test_acc", {"all": cells}, [effect])]).axes
+    heights = {round(float(y), 6) for line in runs.lines for y in line.get_ydata()}
+    assert heights == {50.0, 60.0, 70.0, 55.0, 65.0}

@@ -18,7 +18,7 @@ from experiment.errors import UserError
 from experiment.plots.style import png
 from experiment.report.answers import Answer, answer
 from experiment.report.latex import document
-from experiment.report.page import _comparisons, escape, table, write_report
+from experiment.report.page import _by_setting, _comparisons, _labelled, escape, table, write_report
 from experiment.report.questions import questions
 from experiment.report.runs import Collection, plain
 
@@ -368,3 +368,16 @@ def test_a_metric_that_no_run_validated_has_no_picture(tmp_path):
     text = report(write_sweep(tmp_path / "s", {"0.1": [0.9, 0.91]}, curve=("", "")))  # type: ignore[arg-type]
     assert "train_loss-1.png" in text
     assert "val_acc-1.png" not in text
+
+
+def test_where_labels_are_long_they_name_what_most_settings_do_not_have(tmp_path):
+    recipe = {"model.dropout": 0.3, "model.pooling": "adaptive_avg", "loss.label_smoothing": 0.1}
+    changes = ({}, {"model.dropout": 0.5}, {"model.pooling": "fixed_max"}, {"loss.label_smoothing": 0.0})
+    runs = []
+    for number, change in enumerate(changes):
+        folder = write_run(tmp_path / str(number), config=recipe | change)
+        runs += Collection([folder or tmp_path / str(number)]).records
+    keys = list(recipe)
+    labels = list(_labelled(_by_setting(runs, keys), keys))
+    assert labels == ["what most settings have", "dropout=0.5", "pooling=fixed_max", "label_smoothing=0"]
+    assert list(_labelled(_by_setting(runs[:1], keys), keys)) == ["all runs"]
