@@ -129,7 +129,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, run_ent
         ("train.py", ["resume=outputs/nothing", "seed=3"], "resume= takes everything from the run"),
         ("train.py", ["data=cifar10", "data.download=false", "data.root=nowhere"], "data=mnist_mini"),
         ("train.py", ["model.widths=[8,8,8,8,8,8]"], "too deep for images of 28×28 pixels"),
-        ("train.py", ["trainer=gpu", "trainer.devices=64"], "this trainer cannot work here"),
+        ("train.py", ["trainer=gpu", "trainer.devices=64"], "trainer.accelerator=gpu: there is none here"),
         ("evaluate.py", [], "run= is missing: folder of a run"),
         ("evaluate.py", ["run=nowhere"], "is not a run folder"),
     ],

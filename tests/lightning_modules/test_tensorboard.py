@@ -16,7 +16,7 @@ def finish(folder: Path, config, value: float) -> None:
     logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     logger.log_metrics({"loss/train": value, "acc/val": value})
     results = {"metrics": ["acc"], "test_acc": value, "val_acc": value, "test_loss": 1.0, "val_loss": 1.0}
-    _log_hyperparameters(SimpleNamespace(loggers=[logger]), run, results)
+    _log_hyperparameters(SimpleNamespace(loggers=[logger], is_global_zero=True), run, results)
     logger.finalize("success")
 
 
