@@ -31,7 +31,7 @@ from typing import Any, Self, TypeAlias
 from threadpoolctl import threadpool_info
 
 import custom_backend as cb
-from benchmarks.timing import positive
+from benchmarks import positive
 
 Times: TypeAlias = dict[str, float]  # what was measured → seconds
 NETWORKS = {

@@ -1,6 +1,5 @@
 """What the benchmarks share: interleaved rounds, medians and quartiles, ratios, one table."""
 
-import argparse
 import os
 import resource
 import statistics
@@ -119,13 +118,6 @@ class Row:
     def content(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
-
-
-def positive(text: str) -> int:
-    """A number of an option, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected int in [1, inf)")
-    return int(text)
 
 
 def _text(value: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.timing import positive
+from benchmarks import positive
 from experiment.report.sequential import look_levels
 from experiment.report.statistics import LEVEL, corrected, estimate
 
