@@ -91,11 +91,16 @@ def recipes(runs: Collection, dataset: str) -> dict[str, list[Record]]:
             values = (f"{shorter(key, runs.keys)}={record.values.get(key)}" for key in runs.keys)
             settings[tuple(value for value in values if not value.startswith("seed="))].append(record)
     named: dict[str, list[Record]] = {}
+    first: dict[str, tuple[str, ...]] = {}
     for further, records in settings.items():
         choices = records[0].choices
         experiment = choices.get("experiment", "null")
         name = choices.get("model", "") if experiment in ("null", "homework") else experiment
-        named[" ".join([name, *further]) if name in named or not name else name] = records
+        own = [
+            value for value in further if value not in first.get(name, ())
+        ]  # what its namesake does not have
+        named[" ".join([name, *own]) if name in first or not name else name] = records
+        first.setdefault(name, further)
     return named
 
 

@@ -6,7 +6,7 @@ import pytest
 from folders import write_run
 
 from benchmarks import time_to_accuracy
-from experiment.report.runs import read
+from experiment.report.runs import Collection, read
 
 IMAGES = 6 * 100  # seconds of training by images a second
 FORWARD = 20
@@ -40,3 +40,11 @@ def test_a_recipe_is_a_line_and_part_of_the_picture(tmp_path, monkeypatch, capsy
         [" mnist ", " 2 ", " 91.00% "],
     ]
     assert picture.stat().st_size > 10_000
+
+
+def test_of_one_model_a_second_recipe_is_named_by_what_differs(tmp_path):
+    for epochs in (3, 8):
+        config = {"data.dataset": "cifar10", "trainer.max_epochs": epochs}
+        write_run(tmp_path / str(epochs), config=config, provenance={"choices": {"model": "fast"}})
+    named = time_to_accuracy.recipes(Collection([tmp_path]), "cifar10")
+    assert sorted(named) == ["fast", "fast max_epochs=8"]
