@@ -10,12 +10,12 @@ import re
 import shlex
 import statistics
 import sys
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from experiment.provenance import command, git_state, now
 from experiment.results import headline, shown
 from experiment.run import Busy, Run, at_start
 from experiment.schema import problems
-from experiment.terminal import ERASE, announced, say, width
+from experiment.terminal import ERASE, announced, meanwhile, say, width
 
 FORMAT_VERSION = 1
 """Of ``sweep.json``; raised when a key changes its meaning."""
@@ -205,19 +205,10 @@ class Sweep:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Print a line whenever a job ends, wherever it runs; on a terminal show which epochs are trained."""
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(0.5):
-                self._look()
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
         try:
-            yield
+            with meanwhile(self._look, repeat(0.5)):
+                yield
         finally:
-            done.set()
-            watcher.join()
             self._look()
             self._draw("")
 

@@ -9,8 +9,9 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, count, repeat
 from textwrap import wrap
 
 PATIENCE = 1.5
@@ -63,27 +64,42 @@ def wrap_log() -> None:
 
 
 @contextmanager
+def meanwhile(act: Callable[[], None], waits: Iterable[float]) -> Iterator[None]:
+    """Act in a thread after each of the ``waits`` in seconds, for as long as the block lasts."""
+    done = threading.Event()
+
+    def work() -> None:
+        for wait in waits:
+            if done.wait(wait):
+                return
+            act()
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        worker.join()
+
+
+@contextmanager
 def announced(words: Callable[[], str]) -> Iterator[None]:
     """Say what is being done once it has taken more than a second, and again from time to time.
 
     On a terminal the line is kept up to date, and gone in the end.
     """
-    done, is_terminal = threading.Event(), sys.stderr.isatty()
+    is_terminal = sys.stderr.isatty()
 
     def speak() -> None:
-        wait = PATIENCE
-        while not done.wait(wait):
-            line = f"{ERASE}{words()[: width()]}" if is_terminal else f"{words()}\n"
-            print(line, end="", file=sys.stderr, flush=True)
-            wait = 0.5 if is_terminal else 2 * wait
+        line = f"{ERASE}{words()[: width()]}" if is_terminal else f"{words()}\n"
+        print(line, end="", file=sys.stderr, flush=True)
 
-    speaker = threading.Thread(target=speak, daemon=True)
-    speaker.start()
+    later = repeat(0.5) if is_terminal else (PATIENCE * 2**number for number in count(1))
     try:
-        yield
+        with meanwhile(speak, chain([PATIENCE], later)):
+            yield
     finally:
-        done.set()
-        speaker.join()
         if is_terminal:
             print(ERASE, end="", file=sys.stderr, flush=True)
 

@@ -147,9 +147,8 @@ def _fit_and_test(config: DictConfig, run: Run) -> dict[str, Any] | None:
             )
     for name, node in config.callbacks.items():
         monitor = str((node or {}).get("monitor"))
-        if (
-            monitor.startswith("val_") and not data.sizes["val"] and name != "checkpoint"
-        ):  # which takes the last
+        # checkpoint takes the last epoch instead
+        if monitor.startswith("val_") and not data.sizes["val"] and name != "checkpoint":
             raise UserError(
                 f"callbacks.{name}.monitor={monitor}: {data.dataset} has no validation set, and "
                 "data.val_fraction=0 makes none"

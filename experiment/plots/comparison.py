@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from textwrap import fill
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -136,7 +135,8 @@ def _runs(axes: Axes, metric: str, cells: Cells) -> None:
     labels, key = _labels(cells)
     factor = units.factor(metric)
     partners = Counter(pair for cell in cells.values() for pair in cell)
-    pairs = [pair for pair, count in partners.items() if count > 1 or max(partners.values()) == 1]
+    needed = min(2, max(partners.values(), default=0))
+    pairs = [pair for pair, number in partners.items() if number >= needed]
     for pair in pairs:
         path = [factor * cell.get(pair, math.nan) for cell in cells.values()]
         axes.plot(np.arange(len(path)), path, "-", color=PALETTE["muted"], alpha=0.4, linewidth=0.8)
@@ -185,12 +185,14 @@ def _effects(axes: Axes, one: Comparison) -> None:
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(f"difference, {unit}".removesuffix(", ") if not one.is_ratio else unit, **INK)
     if axes.get_legend_handles_labels()[0]:
-        above: dict[str, Any] = {
-            "loc": "lower left",
-            "bbox_to_anchor": (0, 1),
-            "ncols": 2,
-        }  # where no interval is covered
-        axes.legend(**above, fontsize=8, frameon=False, labelcolor=PALETTE["ink"])
+        axes.legend(  # above, where no interval is covered
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=2,
+            fontsize=8,
+            frameon=False,
+            labelcolor=PALETTE["ink"],
+        )
 
 
 def curves(panels: Sequence[Panel], title: str) -> Figure:
